@@ -1,0 +1,179 @@
+"""The port to language models: one method, a stream of small events.
+
+Adapters speak a vendor's protocol on one side and these on the other; routing, metering and retries are models around
+a model. Input is the list of Responses-protocol items the model is to see; output is described as items being built.
+
+    ItemStarted ──► TextDelta* / RefusalDelta* / ArgumentsDelta* / SummaryDelta* / ReasoningDelta* ──► ItemDone
+    … further items (several may be open at once, told apart by `key`) …
+    Finished, exactly once, last
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+type Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """One model call. Fields are those of the Responses API; None means: not sent."""
+
+    model: str
+    """The name the upstream knows."""
+    items: list[Json]
+    """What the model sees, oldest first: stored-form items (ids present; adapters drop what the upstream refuses)."""
+    instructions: str | None = None
+    tools: list[Json] = field(default_factory=list[Json])
+    """Function and custom tools in Responses form."""
+    tool_choice: str | Json | None = None
+    parallel_tool_calls: bool | None = None
+    text: Json | None = None
+    """`{"format": …, "verbosity": …}`."""
+    reasoning: Json | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    max_output_tokens: int | None = None
+    top_logprobs: int | None = None
+    logprobs: bool = False
+    stop: list[str] | None = None
+    seed: int | None = None
+    logit_bias: Json | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    user: str | None = None
+    prediction: Json | None = None
+    deadline: float | None = None
+    """Seconds this call may take in all; None: the deployment's own limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemStarted:
+    """An output item begins. `key` is any number unique in this call; its order is the order of output."""
+
+    key: int
+    type: Literal["message", "reasoning", "function_call", "custom_tool_call"]
+    name: str = ""
+    call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    key: int
+    text: str
+    logprobs: list[Json] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalDelta:
+    key: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentsDelta:
+    """A piece of a tool call's arguments (function) or input (custom)."""
+
+    key: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryDelta:
+    """A piece of a reasoning summary part."""
+
+    key: int
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of the reasoning text itself, where the upstream shows it."""
+
+    key: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationAdded:
+    key: int
+    annotation: Json
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDone:
+    """The item is whole. `extra` holds fields that no delta carried (`encrypted_content` of reasoning)."""
+
+    key: int
+    extra: Json | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The model stopped. `incomplete` is None, `max_output_tokens` or `content_filter`."""
+
+    usage: Usage | None
+    incomplete: Literal["max_output_tokens", "content_filter"] | None = None
+    model: str = ""
+    """The name the upstream answered with (a dated version, say)."""
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
+    deployment: str = ""
+    """Filled by the router: which deployment answered."""
+    cost: float = 0.0
+    """US dollars, filled by the router from the deployment's prices."""
+    tries: int = 1
+
+
+type ModelEvent = (
+    ItemStarted
+    | TextDelta
+    | RefusalDelta
+    | ArgumentsDelta
+    | SummaryDelta
+    | ReasoningDelta
+    | AnnotationAdded
+    | ItemDone
+    | Finished
+)
+
+
+class Model(Protocol):
+    """Something that answers.
+
+    Raises the errors of `shared.errors`: `InvalidRequest` when the upstream refuses the request, `RateLimited`,
+    `ModelUnavailable`, `ModelTimeout`, `UpstreamError` when it fails; before the first event or in the middle.
+    Closing the iterator ends the upstream call.
+    """
+
+    def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]: ...
+
+    async def close(self) -> None: ...
+
+
+class Embedder(Protocol):
+    """Passes `POST /v1/embeddings` through; `base64` and `float` as asked."""
+
+    async def embed(self, body: Json) -> Json: ...
