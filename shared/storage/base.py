@@ -123,10 +123,11 @@ class Query:
 
 
 class Changed(NamedTuple):
-    """What changed in a partition since a token, oldest first, the latest version of each; `token` continues from here."""
+    """What changed in a partition since a token, oldest first, the latest version of each."""
 
     documents: list[Stored]
     token: str
+    """Continues from here."""
     has_more: bool
 
 

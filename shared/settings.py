@@ -1,0 +1,231 @@
+"""Settings: environment variables, read once at start, frozen, in one small group per adapter.
+
+`VARIABLES` is the one list of them: the documentation, the templates under infra/ and the tests read it. A variable
+that is not in the list does not exist.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+DEFAULT_PORT = 7071
+
+
+class Secret:
+    """A string that does not print itself.
+
+    >>> Secret("abc")
+    Secret('**********')
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return "Secret('**********')" if self._value else "Secret('')"
+
+    __str__ = __repr__
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def reveal(self) -> str:
+        return self._value
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable: its name, its default as text, what it does, and whether it is secret."""
+
+    name: str
+    default: str
+    help: str
+    secret: bool = False
+
+
+VARIABLES: tuple[Variable, ...] = (
+    # state
+    Variable("COMPANION_DATA", ".data", "Folder of the SQLite file and the local blobs (no COSMOS_ENDPOINT)."),
+    Variable("COSMOS_ENDPOINT", "", "Cosmos DB account; set: state lives there instead of in SQLite."),
+    Variable("COSMOS_DATABASE", "companion", "Database inside the account."),
+    Variable("COSMOS_KEY", "", "Account key, for emulators only; empty: managed identity.", secret=True),
+    Variable("STORAGE_BLOB_ENDPOINT", "", "Blob service URL for large outputs; empty: a folder under COMPANION_DATA."),
+    Variable("STORAGE_QUEUE_ENDPOINT", "", "Queue service URL for background work; empty: a table in SQLite."),
+    Variable("STORAGE_CONNECTION_STRING", "", "Instead of the two URLs, for Azurite only.", secret=True),
+    Variable("AZURE_CLIENT_ID", "", "Client id of the user-assigned managed identity; empty: the default chain."),
+    # models
+    Variable("OPENAI_BASE_URL", "", "Any OpenAI-compatible server, up to and including /v1."),
+    Variable("OPENAI_API_KEY", "", "Key for that server; alone it means OpenAI itself.", secret=True),
+    Variable("OPENAI_MODEL", "", "Which of its models `companion` is; empty: the first it lists."),
+    Variable("OPENAI_API", "chat", "What it speaks: `chat` (chat/completions) or `responses`."),
+    Variable("AZURE_OPENAI_ENDPOINT", "", "Azure OpenAI resource, https://NAME.openai.azure.com; keyless by default."),
+    Variable("AZURE_OPENAI_API_KEY", "", "Key for it where keyless is not possible.", secret=True),
+    Variable("COMPANION_MODEL_TIMEOUT", "600", "Seconds one model call may take."),
+    # turns
+    Variable("COMPANION_DELTA_INTERVAL", "0.1", "Seconds of deltas merged into one event, one append, one write."),
+    Variable("COMPANION_LEASE", "1.5", "Seconds without a sign of life after which a turn may be taken over."),
+    Variable("COMPANION_CONTEXT_TURNS", "40", "Newest turns read as history; older ones live on in the summary."),
+    Variable("COMPANION_CONTEXT_TOKENS", "96000", "Most tokens of history sent to the model."),
+    # callers
+    Variable("COMPANION_API_KEYS", "", "`key=owner,…`: static keys; set: any other key is refused.", secret=True),
+    Variable("COMPANION_LOCAL_OWNER", "", "Owner of calls without a key; the local server sets it on loopback."),
+    # http
+    Variable("COMPANION_HTTP_EXTENSION", "starlette", "HTTP types: `starlette` (ours) or `fastapi` (Microsoft's)."),
+    Variable("COMPANION_MAX_BODY", "26214400", "Bytes of a request body, at most."),
+    Variable("COMPANION_HEARTBEAT", "15", "Seconds of silence on a stream before a comment line."),
+)
+
+_DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
+
+
+class SettingsError(ValueError):
+    """A variable has a value that cannot be used; the message names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSettings:
+    data: str
+    cosmos_endpoint: str
+    cosmos_database: str
+    cosmos_key: Secret
+    blob_endpoint: str
+    queue_endpoint: str
+    connection_string: Secret
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    base_url: str
+    api_key: Secret
+    model: str
+    api: Literal["chat", "responses"]
+    azure_endpoint: str
+    azure_api_key: Secret
+    client_id: str
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnSettings:
+    interval: float
+    lease: float
+    context_turns: int
+    context_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerSettings:
+    api_keys: Mapping[str, str]
+    """Static key to owner."""
+    local_owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings:
+    extension: Literal["starlette", "fastapi"]
+    max_body: int
+    heartbeat: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything an operator can set.
+
+    >>> Settings.read({"OPENAI_API": "responses"}).model.api
+    'responses'
+    """
+
+    storage: StorageSettings
+    model: ModelSettings
+    turn: TurnSettings
+    caller: CallerSettings
+    http: HttpSettings
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+        """From the environment.
+
+        Raises:
+            SettingsError: a value cannot be used; the message names its variable.
+        """
+        env = _Environment(os.environ if environ is None else environ)
+        return cls(
+            storage=StorageSettings(
+                data=env.text("COMPANION_DATA"),
+                cosmos_endpoint=env.text("COSMOS_ENDPOINT"),
+                cosmos_database=env.text("COSMOS_DATABASE"),
+                cosmos_key=env.secret("COSMOS_KEY"),
+                blob_endpoint=env.text("STORAGE_BLOB_ENDPOINT"),
+                queue_endpoint=env.text("STORAGE_QUEUE_ENDPOINT"),
+                connection_string=env.secret("STORAGE_CONNECTION_STRING"),
+                client_id=env.text("AZURE_CLIENT_ID"),
+            ),
+            model=ModelSettings(
+                base_url=env.text("OPENAI_BASE_URL").rstrip("/"),
+                api_key=env.secret("OPENAI_API_KEY"),
+                model=env.text("OPENAI_MODEL"),
+                api=env.choice("OPENAI_API", "chat", "responses"),
+                azure_endpoint=env.text("AZURE_OPENAI_ENDPOINT").rstrip("/"),
+                azure_api_key=env.secret("AZURE_OPENAI_API_KEY"),
+                client_id=env.text("AZURE_CLIENT_ID"),
+                timeout=env.number("COMPANION_MODEL_TIMEOUT", least=1),
+            ),
+            turn=TurnSettings(
+                interval=env.number("COMPANION_DELTA_INTERVAL", least=0),
+                lease=env.number("COMPANION_LEASE", least=0.2),
+                context_turns=int(env.number("COMPANION_CONTEXT_TURNS", least=1)),
+                context_tokens=int(env.number("COMPANION_CONTEXT_TOKENS", least=256)),
+            ),
+            caller=CallerSettings(
+                api_keys=env.pairs("COMPANION_API_KEYS"),
+                local_owner=env.text("COMPANION_LOCAL_OWNER"),
+            ),
+            http=HttpSettings(
+                extension=env.choice("COMPANION_HTTP_EXTENSION", "starlette", "fastapi"),
+                max_body=int(env.number("COMPANION_MAX_BODY", least=1)),
+                heartbeat=env.number("COMPANION_HEARTBEAT", least=0.05),
+            ),
+        )
+
+
+class _Environment:
+    """Typed access to variables; every complaint names the variable."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, name: str) -> str:
+        return (self._environ.get(name) or _DEFAULTS[name]).strip()
+
+    def secret(self, name: str) -> Secret:
+        return Secret(self.text(name))
+
+    def number(self, name: str, *, least: float) -> float:
+        text = self.text(name)
+        try:
+            value = float(text)
+        except ValueError:
+            raise SettingsError(f"{name} must be a number, not {text!r}") from None
+        if value < least:
+            raise SettingsError(f"{name} must be at least {least}, not {text!r}")
+        return value
+
+    def choice[T: str](self, name: str, *choices: T) -> T:
+        text = self.text(name)
+        for choice in choices:
+            if choice == text:
+                return choice
+        raise SettingsError(f"{name} must be one of {', '.join(choices)}, not {text!r}")
+
+    def pairs(self, name: str) -> dict[str, str]:
+        pairs: dict[str, str] = {}
+        for part in filter(None, (part.strip() for part in self.text(name).split(","))):
+            key, equals, value = part.rpartition("=")
+            if not (equals and key and value):
+                raise SettingsError(f"{name} must be key=owner pairs with commas between them")
+            pairs[key] = value
+        return pairs
