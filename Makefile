@@ -1,0 +1,44 @@
+# `make run` serves, `make test` checks everything; both set up what they need first.
+SHELL := bash
+python := .venv/bin/python
+port ?= 7071
+data ?= .data
+
+.DEFAULT_GOAL := help
+.PHONY: help run setup test check lint types locks lock docs clean
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+run: ## Serve on http://127.0.0.1:7071 (port=N data=DIR change that)
+	@tools/setup.sh run
+	@exec $(python) -m localhost --port $(port) --data $(data)
+
+setup: ## Everything that the server, the checks and the tests need
+	@tools/setup.sh test
+
+test: setup check ## Checks, then the whole test suite with branch coverage
+	$(python) -m pytest -n 2 --dist loadfile --cov
+
+check: setup lint types locks ## What needs no test run: style, types, lock files
+
+lint:
+	$(python) -m ruff check
+	$(python) -m ruff format --check
+
+types:
+	node_modules/.bin/pyright --warnings
+
+locks:
+	$(python) -m tools.lock --check
+
+lock: setup ## Write requirements*.txt and package-lock.json again (upgrade=1: newest versions)
+	$(python) -m tools.lock $(if $(upgrade),--upgrade)
+	npm install --package-lock-only --loglevel=error
+
+docs: setup ## Write the generated pages under docs/reference/
+	$(python) -m tools.settings_page
+
+clean: ## Remove everything that setup and the tests made; .data stays
+	rm -rf .venv node_modules .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
