@@ -14,6 +14,17 @@ from typing import Any, Literal, Protocol
 
 type Json = dict[str, Any]
 
+TITLE_INSTRUCTIONS = "Name this conversation in at most six words, in its own language. Answer with the name alone: no quotes, no markup."
+"""Instructions of a call that wants a title; the offline model knows it by them."""
+
+SUMMARY_MARKER = "companion:summary:1:"
+"""What `encrypted_content` of our own compaction items begins with; the summary follows."""
+
+
+def summary_of(item: Json) -> str:
+    """What the model is told in place of the items that a compaction item stands for."""
+    return f"Summary of the conversation so far:\n{item['encrypted_content'].removeprefix(SUMMARY_MARKER)}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
@@ -55,7 +66,8 @@ class ItemStarted:
     """An output item begins. `key` is any number unique in this call; its order is the order of output."""
 
     key: int
-    type: Literal["message", "reasoning", "function_call", "custom_tool_call"]
+    type: Literal["message", "reasoning", "function_call", "custom_tool_call", "mcp_call"]
+    """`mcp_call` is never a model's own word: the turn engine renames calls of tools that it runs itself."""
     name: str = ""
     call_id: str = ""
 
@@ -106,7 +118,7 @@ class AnnotationAdded:
 
 @dataclass(frozen=True, slots=True)
 class ItemDone:
-    """The item is whole. `extra` holds fields that no delta carried (`encrypted_content` of reasoning)."""
+    """The item is whole; one that `Finished.incomplete` tore gets none. `extra` holds fields that no delta carried (`encrypted_content` of reasoning)."""
 
     key: int
     extra: Json | None = None

@@ -1,0 +1,42 @@
+"""The application: settings and ports, put together once by `bootstrap.build_app`."""
+
+from dataclasses import dataclass, field
+
+from shared.clock import Clock
+from shared.ids import Ids
+from shared.models.base import Embedder
+from shared.models.router import Router
+from shared.settings import Settings
+from shared.storage.base import BlobStore, Store
+from shared.tools.registry import ToolRegistry
+from shared.turns.live import LiveTurns
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """What edges, the job worker and turns/run.py see; everything below takes just the ports it uses."""
+
+    settings: Settings
+    store: Store
+    blobs: BlobStore
+    models: Router
+    embedder: Embedder
+    tools: ToolRegistry
+    clock: Clock
+    ids: Ids
+    host: str
+    """This process, among those that share the store."""
+    live: LiveTurns = field(default_factory=LiveTurns)
+
+    def describe(self) -> list[tuple[str, str]]:
+        """What it runs on, a line each: for the start banner."""
+        storage = self.settings.storage
+        store = f"Cosmos DB at {storage.cosmos_endpoint}" if storage.cosmos_endpoint else f"SQLite in {storage.data}"
+        return [("store", store), ("model", self.models.describe())]
+
+    async def close(self, seconds: float = 10.0) -> None:
+        """Let running turns end for so long, then release every connection."""
+        await self.live.drain(seconds)
+        await self.models.close()
+        await self.blobs.close()
+        await self.store.close()

@@ -1,0 +1,126 @@
+"""What is stored of conversations and turns."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+type Json = dict[str, Any]
+
+type TurnStatus = Literal["queued", "in_progress", "completed", "failed", "incomplete", "cancelled"]
+
+FINAL: frozenset[str] = frozenset({"completed", "failed", "incomplete", "cancelled"})
+"""Statuses a turn never leaves."""
+
+
+class Record(BaseModel):
+    """A stored document: frozen, changed by copy. What the store itself reads of it: storage/base.py."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+
+    def document(self) -> Json:
+        """What the store writes: no field that is None."""
+        return self.model_dump(exclude_none=True)
+
+
+class ConversationRecord(Record):
+    """A conversation's header. Its turns are records of their own, so no append ever rewrites history."""
+
+    kind: Literal["conversation"] = "conversation"
+    sort: str
+    """Time of the last change, newest highest: `list` order."""
+    created_at: float
+    updated_at: float
+    metadata: dict[str, str] = {}
+    title: str | None = None
+    """None until one was made."""
+    head: str | None = None
+    """The last turn of the branch that is shown and continued."""
+    running: str | None = None
+    """The turn that holds the conversation; a second one is answered 409."""
+
+
+class TurnRecord(Record):
+    """One request answered. Created `in_progress` (or `queued`), replaced once with its final form.
+
+    While it runs, its life is in the journal (turns/journal.py): the lease is renewed there, not here.
+    """
+
+    kind: Literal["turn"] = "turn"
+    group: str
+    """The thread: the conversation's id, or the first turn's id of a chain without one."""
+    sort: str
+    """Depth in the thread, then the token: siblings share a depth."""
+    depth: int
+    parent: str | None = None
+    """The turn continued, whose items come before these."""
+    conversation: str | None = None
+    """The conversation this turn is part of; a fork by `previous_response_id` is part of none."""
+    branch: str = ""
+    """Which branch of the conversation; a new one starts where a turn is not the head's child."""
+    lineage: list[tuple[str, int]] = []
+    """The branches this one grew from, and the depth up to which each counts."""
+    surface: Literal["responses", "chat", "items"] = "responses"
+    """Where it came from; `items` are added by hand and answered by nobody."""
+    is_stored: bool = True
+    """False: not to be retrieved as a response (`store: false`)."""
+    status: TurnStatus
+    created_at: float
+    completed_at: float | None = None
+    params: Json = {}
+    """The effective settings, as the response object echoes them."""
+    include: list[str] = []
+    input: list[Json] = []
+    """Items in stored form: ids, type and status present."""
+    output: list[Json] = []
+    removed: list[str] = []
+    """Items deleted from the conversation; the response keeps them."""
+    usage: Json | None = None
+    error: Json | None = None
+    incomplete_reason: str | None = None
+    # who runs it
+    due: float | None = None
+    """When the first lease ends; the recovery timer looks at turns whose time has come. None once final."""
+    attempt: int = 1
+    """Grows with every take-over; a turn that kills three hosts ends failed."""
+    host: str = ""
+    notes: list[str] = []
+    """What happened to it that a user may want to know: take-overs, torn items."""
+    next_sequence: int | None = None
+    """The number of the terminal event; known once final."""
+    # exactly-once send
+    send_key: str | None = None
+    body_hash: str | None = None
+    # what it cost
+    usage_id: str = ""
+    """The usage record its reservation is in."""
+    deployment: str = ""
+    cost: float = 0.0
+    first_token_ms: float | None = None
+    charge: float | None = None
+    """Request units spent, up to the commit."""
+    title_of: str | None = None
+    ttl: int | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a record at all: of what is stored, or part of a conversation."""
+        return self.is_stored or self.conversation is not None
+
+    @property
+    def token(self) -> str:
+        return self.id.removeprefix("resp_")
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL
+
+
+def sort_key(depth: int, token: str) -> str:
+    return f"{depth:08d}.{token}"
+
+
+def header_sort(updated_at: float, token: str) -> str:
+    """Milliseconds since the epoch, so that text order is time order."""
+    return f"{int(updated_at * 1000):015d}.{token}"

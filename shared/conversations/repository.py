@@ -1,0 +1,92 @@
+"""How conversations and turns are stored and found; every query of theirs is here, and every one names an owner."""
+
+from collections.abc import AsyncIterator
+from typing import Literal, NamedTuple
+
+from shared.conversations.records import ConversationRecord, TurnRecord
+from shared.storage.base import STATE, Query, Store, Stored
+
+PAGE = 40
+"""Turns read at a time when walking a thread."""
+
+
+class FoundTurn(NamedTuple):
+    record: TurnRecord
+    etag: str
+
+
+class FoundConversation(NamedTuple):
+    record: ConversationRecord
+    stored: Stored
+
+
+async def find_turn(store: Store, owner: str, id_: str) -> FoundTurn | None:
+    stored = await store.read(STATE, owner, id_)
+    if stored is None or stored.body.get("kind") != "turn":
+        return None
+    return FoundTurn(TurnRecord.model_validate(stored.body), stored.etag)
+
+
+async def find_conversation(store: Store, owner: str, id_: str) -> FoundConversation | None:
+    stored = await store.read(STATE, owner, id_)
+    if stored is None or stored.body.get("kind") != "conversation":
+        return None
+    return FoundConversation(ConversationRecord.model_validate(stored.body), stored)
+
+
+async def conversations(
+    store: Store, owner: str, *, after: str | None, limit: int, order: Literal["asc", "desc"] = "desc"
+) -> list[ConversationRecord]:
+    """Headers by time of last change."""
+    found = await store.query(STATE, owner, Query(kind="conversation", after=after, order=order, limit=limit))
+    return [ConversationRecord.model_validate(stored.body) for stored in found]
+
+
+async def turns(
+    store: Store,
+    owner: str,
+    group: str,
+    *,
+    after: str | None = None,
+    order: Literal["asc", "desc"] = "desc",
+    limit: int = PAGE,
+) -> list[TurnRecord]:
+    """Turns of a thread, of every branch, by depth."""
+    found = await store.query(STATE, owner, Query(kind="turn", group=group, after=after, order=order, limit=limit))
+    return [TurnRecord.model_validate(stored.body) for stored in found]
+
+
+def follow_path(newest: list[TurnRecord], head: str | None) -> tuple[list[TurnRecord], str | None]:
+    """Of turns newest first, those on the way from `head` to the root, newest first; and which one is missing next."""
+    path: list[TurnRecord] = []
+    wanted = head
+    for turn in newest:
+        if turn.id == wanted:
+            path.append(turn)
+            wanted = turn.parent
+    return path, wanted
+
+
+async def walk_back(store: Store, owner: str, group: str, head: TurnRecord | None) -> AsyncIterator[TurnRecord]:
+    """The turns from `head` to the root, newest first, read page by page as far as the caller goes."""
+    if head is None:
+        return
+    yield head
+    wanted, after = head.parent, head.sort
+    while wanted is not None:
+        page = await turns(store, owner, group, after=after)
+        if not page:
+            return
+        path, wanted = follow_path(page, wanted)
+        for turn in path:
+            yield turn
+        after = page[-1].sort
+
+
+def is_on_path(turn: TurnRecord, head: TurnRecord) -> bool:
+    """Whether a conversation's turn lies between the root and `head`, told from the two alone."""
+    if turn.conversation != head.conversation or turn.depth > head.depth:
+        return False
+    if turn.branch == head.branch:
+        return True
+    return any(turn.branch == branch and turn.depth <= depth for branch, depth in head.lineage)

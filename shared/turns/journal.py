@@ -1,0 +1,172 @@
+"""The journal of a turn: what was shown, appended before it is shown. It is also the turn's lease and its fence.
+
+Batches are created under consecutive ids in a partition of the response's own, each with the time until which its
+writer claims the turn. So one mechanism carries four promises:
+
+- replay: the batches in order are the stream, byte for byte;
+- lease: the newest batch says until when the writer lives; in silence it appends empty ones;
+- fence: whoever takes the turn over (or cancels it) creates the next id first, and the old writer's next append, which
+  must create that same id, fails;
+- order: two writers cannot both append at one place.
+
+`response.created`, `response.in_progress` and the terminal event derive from the turn's record and are never written.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from shared.clock import Clock
+from shared.storage.base import EVENTS, AlreadyExists, Create, Document, Store
+from shared.turns.events import Batch
+
+
+class Fenced(Exception):
+    """Somebody else has appended where this writer was about to: the turn is no longer (only) its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One batch as stored."""
+
+    number: int
+    batch: Batch
+    attempt: int
+    until: float
+    """Epoch seconds up to which the writer claims the turn."""
+    is_closing: bool
+    """The output is whole; only the commit is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """What a journal holds, oldest first."""
+
+    entries: list[Entry] = field(default_factory=list[Entry])
+
+    @property
+    def number(self) -> int:
+        """Of the newest batch; 0 when there is none."""
+        return self.entries[-1].number if self.entries else 0
+
+    @property
+    def until(self) -> float:
+        return self.entries[-1].until if self.entries else 0.0
+
+    @property
+    def is_closed(self) -> bool:
+        return any(entry.is_closing for entry in self.entries)
+
+    @property
+    def next_sequence(self) -> int | None:
+        """The number after the last event written; None when none was."""
+        numbers = [entry.batch.last for entry in self.entries if not entry.batch.is_empty]
+        return numbers[-1] + 1 if numbers else None
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(entry.batch.data for entry in self.entries)
+
+
+class Journal:
+    """One writer's place at the end of one turn's journal."""
+
+    def __init__(
+        self,
+        store: Store,
+        response_id: str,
+        clock: Clock,
+        *,
+        writer: str,
+        lease: float,
+        attempt: int = 1,
+        number: int = 0,
+    ) -> None:
+        self._store = store
+        self._id = response_id
+        self._clock = clock
+        self._lease = lease
+        self._writer = writer
+        self._attempt = attempt
+        self.number = number
+        """Of the newest batch this writer knows."""
+
+    async def append(self, batch: Batch, *, is_closing: bool = False) -> None:
+        """Make a batch durable and renew the lease.
+
+        Raises:
+            Fenced: another writer was here first.
+            StorageUnavailable: whether it was written is unknown, and a retry by the same writer finds out.
+        """
+        document: Document = {
+            "id": batch_id(self.number + 1),
+            "first": batch.first,
+            "last": batch.last,
+            "writer": self._writer,
+            "attempt": self._attempt,
+            "until": self._clock.now() + self._lease,
+            "sse": batch.data.decode(),
+        }
+        if is_closing:
+            document["closing"] = True
+        try:
+            await self._store.batch(EVENTS, self._id, [Create(document)])
+        except AlreadyExists:
+            if not await self._is_own(document):
+                raise Fenced(self._id) from None
+        self.number += 1
+
+    async def sign_of_life(self) -> None:
+        """Renew the lease when there is nothing to say."""
+        await self.append(EMPTY)
+
+    async def _is_own(self, document: Document) -> bool:
+        """Whether what is stored is this very batch: an earlier try that succeeded without saying so."""
+        stored = await self._store.read(EVENTS, self._id, document["id"])
+        return stored is not None and all(stored.body[name] == document[name] for name in ("writer", "first", "last"))
+
+
+EMPTY = Batch(0, -1, b"")
+
+
+def batch_id(number: int) -> str:
+    return f"b{number:06d}"
+
+
+async def read_entry(store: Store, response_id: str, number: int) -> Entry | None:
+    """One batch by its number: how another host follows, with point reads of the next."""
+    stored = await store.read(EVENTS, response_id, batch_id(number))
+    return _entry(stored.body) if stored else None
+
+
+async def read_tail(store: Store, response_id: str) -> Tail:
+    """The whole journal."""
+    return Tail([_entry(stored.body) for stored in await store.scan(EVENTS, response_id)])
+
+
+async def seal(journal: Journal, read: Callable[[], Awaitable[Tail]]) -> Tail:
+    """Shut a journal to every other writer: create the next id, whatever it takes.
+
+    Args:
+        journal: a new writer's place, at the newest batch known; a writer still at work may be ahead of it.
+        read: the whole journal.
+
+    Returns:
+        Everything written, the seal included; `journal` stands behind it.
+    """
+    while True:
+        try:
+            await journal.sign_of_life()
+        except Fenced:
+            journal.number = (await read()).number
+            continue
+        return await read()
+
+
+def _entry(body: Document) -> Entry:
+    return Entry(
+        number=int(body["id"][1:]),
+        batch=Batch(body["first"], body["last"], data=body["sse"].encode()),
+        attempt=body["attempt"],
+        until=body["until"],
+        is_closing=bool(body.get("closing")),
+    )

@@ -1,0 +1,166 @@
+"""The two atomic writes of a turn: accept, before anything is shown, and commit, before the end is shown."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shared.conversations.records import ConversationRecord, TurnRecord, header_sort
+from shared.conversations.repository import find_turn
+from shared.errors import Conflict, StorageUnavailable
+from shared.ids import turn_of
+from shared.storage.base import STATE, AlreadyExists, Create, Document, Replace, Stale, Store, Stored
+from shared.storage.mutate import Change, mutate
+from shared.usage import meter
+from shared.usage.records import Spent, UsageRecord
+
+RETRY_AFTER_BUSY = 0.5
+"""Seconds after which a client that met a busy conversation may try again."""
+
+_UNKNOWN_OUTCOME_TRIES = 6
+
+
+class HeadMoved(Exception):
+    """The conversation went on since its history was read: the context must be built again."""
+
+
+class TurnTaken(Exception):
+    """The turn is no longer as this process knew it: another host took it, ended it or deleted it."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What a turn needs to know of its records between accept and commit, so that neither has to read."""
+
+    store: Store
+    owner: str
+    turn_etag: str = ""
+    header: Stored | None = None
+    usage: Stored | None = None
+    is_usage_known: bool = False
+
+    async def accept(
+        self, turn: TurnRecord, *, header: ConversationRecord | None, reserve: Callable[[UsageRecord], UsageRecord]
+    ) -> None:
+        """Create the turn, hold its conversation, reserve its usage: all or nothing.
+
+        Raises:
+            AlreadyExists: this very turn was accepted before.
+            HeadMoved: the conversation has a newer turn than the context was built on.
+            Conflict: another turn holds the conversation.
+            NotFound: the conversation is gone.
+        """
+        changes = [self._usage_change(turn.usage_id, reserve)]
+        if header is not None:
+            changes.append(self._header_change(header.id, _hold(header, turn)))
+        fixed = [Create(turn.document())] if turn.is_kept else []
+        for attempt in range(_UNKNOWN_OUTCOME_TRIES):
+            try:
+                etags, stored = await mutate(self.store, STATE, self.owner, fixed, changes)
+                break
+            except AlreadyExists:
+                found = await find_turn(self.store, self.owner, turn.id)
+                if attempt == 0 or found is None or found.record.host != turn.host:
+                    raise
+                self.turn_etag = found.etag  # an earlier try took effect without saying so
+                self.is_usage_known, self.header = False, None
+                return
+            except StorageUnavailable:
+                if attempt == _UNKNOWN_OUTCOME_TRIES - 1:
+                    raise
+                await asyncio.sleep(0.05 * 2**attempt)
+                for change in changes:
+                    change.is_known = False
+        self.turn_etag = etags[0] if etags else ""
+        self.usage, self.is_usage_known = stored[0], True
+        self.header = stored[1] if header is not None else None
+
+    async def commit(self, turn: TurnRecord, *, spent: Spent, model: str, now: float) -> None:
+        """Replace the turn by its final form, settle its usage, let go of its conversation: all or nothing.
+
+        Raises:
+            TurnTaken: somebody else ended or took over the turn; nothing was written.
+        """
+
+        def settle(usage: UsageRecord) -> UsageRecord:
+            if not turn.is_kept and turn.id not in usage.reserved:
+                return usage  # an earlier try settled it; with no record, nothing else would show that
+            return meter.settle(usage, turn.id, model=model, spent=spent, now=now)
+
+        changes = [self._usage_change(turn.usage_id, settle)]
+        if turn.conversation is not None:
+            changes.append(self._header_change(turn.conversation, _release(turn, now)))
+        fixed = [Replace(turn.document(), self.turn_etag)] if turn.is_kept else []
+        for attempt in range(_UNKNOWN_OUTCOME_TRIES):
+            try:
+                etags, _ = await mutate(self.store, STATE, self.owner, fixed, changes)
+                break
+            except Stale as stale:
+                found = await find_turn(self.store, self.owner, turn.id)
+                if found is None or found.record != turn:
+                    raise TurnTaken(turn.id) from stale
+                return  # an earlier try took effect without saying so
+            except StorageUnavailable:
+                if attempt == _UNKNOWN_OUTCOME_TRIES - 1:
+                    raise
+                await asyncio.sleep(0.05 * 2**attempt)
+                for change in changes:
+                    change.is_known = False
+        self.turn_etag = etags[0] if etags else ""
+
+    def _usage_change(self, id_: str, change: Callable[[UsageRecord], UsageRecord]) -> Change:
+        def apply(body: Document | None) -> Document:
+            record = UsageRecord.model_validate(body) if body else UsageRecord(id=id_)
+            return change(record).document()
+
+        is_known = self.is_usage_known and (self.usage is None or self.usage.body["id"] == id_)
+        return Change(id_, apply, known=self.usage if is_known else None, is_known=is_known)
+
+    def _header_change(self, id_: str, apply: Callable[[Document | None], Document]) -> Change:
+        return Change(id_, apply, known=self.header, is_known=self.header is not None)
+
+
+def _hold(expected: ConversationRecord, turn: TurnRecord) -> Callable[[Document | None], Document]:
+    """The header with this turn in its hands; what the context was built on must still be so."""
+
+    def apply(body: Document | None) -> Document:
+        if body is None:
+            raise HeadMoved
+        header = ConversationRecord.model_validate(body)
+        if header.running is not None and header.running != turn.id:
+            raise busy(header)
+        if header.head != expected.head:
+            raise HeadMoved
+        return touched(header, turn.created_at, running=turn.id).document()
+
+    return apply
+
+
+def _release(turn: TurnRecord, now: float) -> Callable[[Document | None], Document]:
+    """The header after the turn: it is the new head unless it failed."""
+
+    def apply(body: Document | None) -> Document:
+        if body is None or body.get("kind") != "conversation":
+            raise TurnTaken(turn.id)  # deleted meanwhile
+        header = ConversationRecord.model_validate(body)
+        if header.running != turn.id:
+            return header.document()
+        head = header.head if turn.status == "failed" else turn.id
+        return touched(header, now, running=None, head=head).document()
+
+    return apply
+
+
+def touched(header: ConversationRecord, now: float, **changes: object) -> ConversationRecord:
+    """The header, changed just now: first in the list."""
+    updated = max(now, header.updated_at)
+    sort = header_sort(updated, turn_of(header.id) or header.id)
+    return header.model_copy(update={"updated_at": updated, "sort": sort, **changes})
+
+
+def busy(header: ConversationRecord) -> Conflict:
+    return Conflict(
+        f"Another response is being made in conversation {header.id!r}; try again when it is done.",
+        param="conversation",
+        code="conversation_locked",
+        retry_after=RETRY_AFTER_BUSY,
+    )

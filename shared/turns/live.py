@@ -1,0 +1,122 @@
+"""Turns that run in this process, and what follows them.
+
+A turn runs in a task of its own, not in the request that began it: a client that goes away ends nothing. Clients follow
+its batches here while it runs on this host; elsewhere they follow its journal (follow.py).
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from shared.conversations.records import TurnRecord
+from shared.errors import AssistantError
+from shared.turns.events import Batch
+
+
+class LiveTurn:
+    """One running turn: its batches so far, and a way to wait for more."""
+
+    __slots__ = ("_waiter", "batches", "error", "is_cancelling", "is_ending", "is_over", "readers", "record", "task")
+
+    def __init__(self, record: TurnRecord) -> None:
+        self.record = record
+        """As accepted; final once the turn is over."""
+        self.batches: list[Batch] = []
+        self.readers = 0
+        self.is_over = False
+        """No batch will follow. The record may not be final: then another host has the turn."""
+        self.error: AssistantError | None = None
+        """Why it failed, for the one who waits for a plain body."""
+        self.is_cancelling = False
+        """Its owner asked for its end."""
+        self.is_ending = False
+        """Past the point where stopping the task would help: its end is being written."""
+        self.task: asyncio.Task[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def publish(self, batch: Batch) -> None:
+        self.batches.append(batch)
+        self._wake()
+
+    def end(self, record: TurnRecord | None = None) -> None:
+        if record is not None:
+            self.record = record
+        self.is_over = True
+        self._wake()
+
+    async def follow(self, after: int = -1) -> AsyncGenerator[Batch]:
+        """Every batch behind a sequence number, as soon as it is there, until the turn is over."""
+        self.readers += 1
+        try:
+            index = 0
+            while True:
+                while index < len(self.batches):
+                    batch = self.batches[index].behind(after)
+                    index += 1
+                    if batch is not None:
+                        yield batch
+                if self.is_over:
+                    return
+                await self._change()
+        finally:
+            self.readers -= 1
+
+    async def finished(self) -> TurnRecord:
+        """The record, once the turn is over."""
+        while not self.is_over:
+            await self._change()
+        return self.record
+
+    def cancel(self) -> None:
+        """Ask the turn to end `cancelled`; one that is ending anyway just ends."""
+        self.is_cancelling = True
+        if self.task is not None and not self.is_ending:
+            self.task.cancel()
+
+    async def _change(self) -> None:
+        if self._waiter is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._waiter)
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.set_result(None)
+
+
+class LiveTurns:
+    """The turns that run in this process, by response id, and the work that outlives a request."""
+
+    def __init__(self) -> None:
+        self._turns: dict[str, LiveTurn] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def find(self, owner: str, response_id: str) -> LiveTurn | None:
+        return self._turns.get(f"{owner}\x1f{response_id}")
+
+    def add(self, owner: str, live: LiveTurn) -> None:
+        self._turns[f"{owner}\x1f{live.record.id}"] = live
+
+    def remove(self, owner: str, live: LiveTurn) -> None:
+        self._turns.pop(f"{owner}\x1f{live.record.id}", None)
+
+    def all(self) -> list[LiveTurn]:
+        return list(self._turns.values())
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Hold on to a task until it ends: asyncio alone would let it be collected."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for what runs, at most so long; then stop it where it stands. What was journalled can be taken over."""
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=seconds)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=5)
