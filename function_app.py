@@ -1,0 +1,20 @@
+"""The function app: registers each blueprint. Nothing else."""
+
+import azure.functions as func
+
+from functions import health, not_found
+
+BLUEPRINTS = (
+    health,
+    not_found,
+)
+
+
+def create_function_app() -> func.FunctionApp:
+    app = not_found.RoutedApp(http_auth_level=func.AuthLevel.ANONYMOUS)
+    for module in BLUEPRINTS:
+        app.register_functions(module.blueprint)
+    return app
+
+
+app = create_function_app()

@@ -1,0 +1,129 @@
+"""What stands before either web extension's catch-all, and closes what they leave open.
+
+The host sends each request twice: over HTTP, and as an invocation; an id joins both in the runtime's coordinator.
+The guard answers 400 when that id cannot join anything, renders what escapes the catch-all in the error envelope,
+and takes the coordinator's entry away when the response is done (the runtime never does).
+"""
+
+import asyncio
+import re
+import sys
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from functions._errors import error_response, new_request_id
+from shared.errors import InvalidRequest
+
+HEADER = b"x-ms-invocation-id"
+UNCLAIMED = 60.0
+"""Seconds after which a request that no invocation has asked for is answered; a forged id would wait forever."""
+
+_PLAUSIBLE = re.compile(rb"[0-9A-Fa-f-]{32,36}")
+
+
+type Entries = MutableMapping[str, Any]
+"""The coordinator's: one per invocation id, holding the request, the response and an event for each."""
+
+
+def entries_of(catch_all: Callable[..., Any]) -> Entries:
+    """The entries of the runtime that made this catch-all; the runtime has no public way to let one go."""
+    coordinator = sys.modules[catch_all.__module__].http_coordinator
+    return coordinator._context_references
+
+
+class Guard:
+    """An ASGI app around a web extension's."""
+
+    def __init__(self, app: ASGIApp, entries: Entries) -> None:
+        self._app = app
+        self._entries = entries
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        id_ = self._invocation_id(scope)
+        if id_ is None:
+            refusal = InvalidRequest(f"The {HEADER.decode()} header must be set once, by the Functions host.")
+            await error_response(refusal, new_request_id())(scope, receive, send)
+            return
+        expiry = asyncio.get_running_loop().call_later(UNCLAIMED, self._expire, id_)
+        try:
+            await self._answer(scope, receive, send)
+        except asyncio.CancelledError:
+            self._abandon(id_)
+            raise
+        finally:
+            expiry.cancel()
+            self._forget(id_)
+
+    def _invocation_id(self, scope: Scope) -> str | None:
+        """The id of this request; None when there is none, or not one, or one that another request is using."""
+        ids = [value for name, value in scope["headers"] if name == HEADER]
+        if len(ids) != 1 or not _PLAUSIBLE.fullmatch(ids[0]):
+            return None
+        id_ = ids[0].decode()
+        entry = self._entries.get(id_)
+        return id_ if entry is None or not entry.http_request_available_event.is_set() else None
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        progress = _Progress(send)
+        try:
+            await self._app(scope, receive, progress.send)
+        except Exception as exc:
+            if progress.is_done:
+                return
+            if progress.is_begun:
+                raise
+            await error_response(exc, new_request_id())(scope, receive, send)
+
+    def _expire(self, id_: str) -> None:
+        entry = self._entries.get(id_)
+        if entry is not None and entry.http_request is not None:
+            entry.http_response = InvalidRequest("No invocation came for this request.")
+
+    def _abandon(self, id_: str) -> None:
+        """The server gave up waiting, the handler has not: its answer must find an entry, and take it away."""
+        entry = self._entries.get(id_)
+        if entry is not None and not entry.http_response_available_event.is_set():
+            self._entries[id_] = _Abandoned(entry, self._entries, id_)
+
+    def _forget(self, id_: str) -> None:
+        if not isinstance(self._entries.get(id_), _Abandoned):
+            self._entries.pop(id_, None)
+
+
+class _Progress:
+    """Knows how far the response has come."""
+
+    __slots__ = ("_send", "is_begun", "is_done")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.is_begun = False
+        self.is_done = False
+
+    async def send(self, message: Message) -> None:
+        self.is_begun = True
+        self.is_done = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await self._send(message)
+
+
+class _Abandoned:
+    """Stands in for a coordinator entry nobody reads any more."""
+
+    def __init__(self, entry: Any, entries: Entries, id_: str) -> None:
+        self.http_request = entry.http_request
+        self.http_request_available_event = entry.http_request_available_event
+        self._entries = entries
+        self._id = id_
+
+    @property
+    def http_response(self) -> None:
+        return None
+
+    @http_response.setter
+    def http_response(self, _: object) -> None:
+        self._entries.pop(self._id, None)
