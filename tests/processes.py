@@ -8,7 +8,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def free_port() -> int:
 @contextmanager
 def running(
     command: list[str], *, ready: str, env: Mapping[str, str] | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Generator[subprocess.Popen[bytes]]:
     """The command's process, from when the URL `ready` answers until the block ends."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
@@ -82,7 +82,7 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def companion(data: Path, **settings: str) -> Iterator[str]:
+def companion(data: Path, **settings: str) -> Generator[str]:
     """Our server on a free port, with these environment variables; gives its base URL, up to and including /v1."""
     port = free_port()
     command = [sys.executable, "-m", "localhost", "--port", str(port), "--data", str(data)]
@@ -91,7 +91,7 @@ def companion(data: Path, **settings: str) -> Iterator[str]:
 
 
 @contextmanager
-def upstream() -> Iterator[str]:
+def upstream() -> Generator[str]:
     """The scripted OpenAI-compatible server; gives its base URL, up to and including /v1."""
     port = free_port()
     command = [sys.executable, "-m", "tests.upstream", "--port", str(port)]
@@ -100,7 +100,7 @@ def upstream() -> Iterator[str]:
 
 
 @contextmanager
-def cosmos_emulator() -> Iterator[str]:
+def cosmos_emulator() -> Generator[str]:
     """An empty Cosmos DB account; gives its endpoint."""
     port = free_port()
     script = ROOT / "node_modules" / "@vercel" / "cosmosdb-server" / "lib" / "cli.js"
