@@ -14,7 +14,9 @@ from typing import Any, Literal, Protocol
 
 type Json = dict[str, Any]
 
-TITLE_INSTRUCTIONS = "Name this conversation in at most six words, in its own language. Answer with the name alone: no quotes, no markup."
+TITLE_INSTRUCTIONS = (
+    "Name this conversation in at most six words, in its language. Give the name alone: no quotes, no markup."
+)
 """Instructions of a call that wants a title; the offline model knows it by them."""
 
 SUMMARY_MARKER = "companion:summary:1:"
@@ -118,7 +120,10 @@ class AnnotationAdded:
 
 @dataclass(frozen=True, slots=True)
 class ItemDone:
-    """The item is whole; one that `Finished.incomplete` tore gets none. `extra` holds fields that no delta carried (`encrypted_content` of reasoning)."""
+    """The item is whole; one that the model could not finish gets none before `Finished`.
+
+    `extra` holds fields that no delta carried (`encrypted_content` of reasoning, `phase` of a message).
+    """
 
     key: int
     extra: Json | None = None

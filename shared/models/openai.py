@@ -1,0 +1,134 @@
+"""Any server of OpenAI's protocol as a `Model`: one call, its stream of events, its errors as ours."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import ClassVar, Protocol
+
+from aiohttp import ClientResponse
+
+from shared.errors import AssistantError, InvalidRequest, UpstreamError
+from shared.models.base import Json, ModelEvent, ModelRequest
+from shared.models.chat import PATH as CHAT_PATH
+from shared.models.chat import ChatReader, amend_chat_body, chat_body
+from shared.models.endpoint import Endpoint
+from shared.models.gathering import Gathering
+from shared.models.responses import PATH as RESPONSES_PATH
+from shared.models.responses import ResponsesReader, amend_responses_body, responses_body
+from shared.models.transport import UNREADABLE, Transport, sse_data
+
+MOST_AMENDMENTS = 2
+
+
+class Reader(Protocol):
+    """Payloads of one answer in, events (through `gathering`) out."""
+
+    gathering: Gathering
+
+    @property
+    def is_over(self) -> bool: ...
+
+    def feed(self, payload: bytes) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class OpenAIModel:
+    """What both APIs share; a subclass knows one API's words. Upstream calls are stateless and never retried here."""
+
+    path: ClassVar[str]
+
+    def __init__(self, endpoint: Endpoint, transport: Transport) -> None:
+        self._endpoint = endpoint
+        self._transport = transport
+        self._url = endpoint.base_url + self.path
+
+    def body(self, request: ModelRequest) -> Json:
+        raise NotImplementedError
+
+    def amend(self, body: Json, refusal: InvalidRequest) -> bool:
+        raise NotImplementedError
+
+    def reader(self) -> Reader:
+        raise NotImplementedError
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
+        """See `Model`. What one read of the socket brought is told at once."""
+        response = await self._open(request)
+        reader = self.reader()
+        try:
+            async with aclosing(sse_data(response)) as reads:
+                async for payloads in reads:
+                    failure = _feed(reader, payloads)
+                    for event in reader.gathering.take():
+                        yield event
+                    if failure is not None:
+                        raise failure
+        except AssistantError:
+            if not reader.is_over:
+                raise
+        reader.finish()
+        for event in reader.gathering.take():
+            yield event
+
+    async def close(self) -> None:
+        await self._transport.close()
+        await self._endpoint.close()
+
+    async def _open(self, request: ModelRequest) -> ClientResponse:
+        body = self.body(request)
+        for _ in range(MOST_AMENDMENTS):
+            try:
+                return await self._post(body, request.deadline)
+            except InvalidRequest as refusal:
+                if not self.amend(body, refusal):
+                    raise
+        return await self._post(body, request.deadline)
+
+    async def _post(self, body: Json, deadline: float | None) -> ClientResponse:
+        headers = await self._endpoint.authorize()
+        setting = self._endpoint.setting
+        return await self._transport.post_stream(self._url, body, headers, deadline=deadline, setting=setting)
+
+
+class ChatUpstream(OpenAIModel):
+    """A server of `chat/completions`: what everyone speaks."""
+
+    path = CHAT_PATH
+
+    def body(self, request: ModelRequest) -> Json:
+        return chat_body(request, is_openai=self._endpoint.is_openai)
+
+    def amend(self, body: Json, refusal: InvalidRequest) -> bool:
+        return amend_chat_body(body, refusal)
+
+    def reader(self) -> Reader:
+        return ChatReader()
+
+
+class ResponsesUpstream(OpenAIModel):
+    """A server of `responses`: reasoning keeps its thread between calls."""
+
+    path = RESPONSES_PATH
+
+    def body(self, request: ModelRequest) -> Json:
+        return responses_body(request, is_openai=self._endpoint.is_openai)
+
+    def amend(self, body: Json, refusal: InvalidRequest) -> bool:
+        return amend_responses_body(body, refusal)
+
+    def reader(self) -> Reader:
+        return ResponsesReader()
+
+
+def _feed(reader: Reader, payloads: list[bytes]) -> AssistantError | None:
+    """Feed what arrived; the error in it, if any, is told after what came before it."""
+    try:
+        for payload in payloads:
+            reader.feed(payload)
+    except AssistantError as error:
+        return error
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as exc:
+        failure = UpstreamError(UNREADABLE)
+        failure.__cause__ = exc
+        return failure
+    return None
