@@ -19,7 +19,7 @@ LAYERS = (
     Layer("local host", ("localhost.",)),
     Layer("edges", ("function_app", "functions.")),
     Layer("composition", ("shared.bootstrap",)),
-    Layer("turns and jobs", ("shared.turns.", "shared.jobs.")),
+    Layer("turns, jobs and services", ("shared.turns.", "shared.jobs.", "shared.*.service")),
     Layer("app", ("shared.app", "shared.turns.live", "shared.turns.events")),  # App holds the turns that run here
     Layer("wire", ("shared.wire.",)),
     Layer("features and adapters", ("shared.*.",)),
@@ -34,7 +34,7 @@ VENDORS = {
     "azurefunctions": ("functions.",),
     "azure_functions_runtime": ("localhost.",),
     "starlette": ("functions.", "localhost."),
-    "azure.cosmos": ("shared.storage.cosmos",),
+    "azure.cosmos": ("shared.storage.cosmos", "shared.storage.cosmos_emulator"),
     "azure.storage.blob": ("shared.storage.blob",),
     "openai": ("shared.models.", "shared.safety."),
     "openai.types": ("shared.models.", "shared.safety.", "shared.wire.", "shared.turns."),
@@ -44,6 +44,7 @@ VENDORS = {
 ADAPTERS = (
     "shared.storage.sqlite",
     "shared.storage.cosmos",
+    "shared.storage.cosmos_emulator",
     "shared.storage.folder",
     "shared.storage.blob",
     "shared.models.openai",

@@ -60,6 +60,28 @@ def test_the_settings_page_is_what_the_settings_say() -> None:
     assert settings_page.PAGE.read_text() == settings_page.page()
 
 
+def test_every_decision_has_its_five_parts() -> None:
+    parts = ("Context", "Decision", "Consequences", "Alternatives", "Check")
+    pages = sorted((ROOT / "docs" / "adr").glob("*.md"))
+
+    assert pages
+    assert [(p.name, part) for p in pages for part in parts if f"**{part}.**" not in p.read_text()] == []
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [path for path in tracked() if path.suffix == ".md"]
+    link = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
+
+    dead = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in link.findall(page.read_text())
+        if not (page.parent / target).exists()
+    ]
+
+    assert dead == []
+
+
 def test_a_setting_is_listed_once() -> None:
     names = [variable.name for variable in VARIABLES]
 
