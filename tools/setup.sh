@@ -36,7 +36,7 @@ install_python() { # LOCK STAMP
 }
 
 install_node() {
-  if ! node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null || ! command -v npm >/dev/null; then
+  if ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null || ! command -v npm >/dev/null; then
     echo "Node 20 or newer, with npm, is missing: install it (from nodejs.org or your distribution) and run this again; \`make run\` does without." >&2
     exit 1
   fi
