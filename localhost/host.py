@@ -1,0 +1,132 @@
+"""The host's HTTP side: routes a request to a function, checks its key, and hands it to the extension's app."""
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+from uuid import uuid4
+
+from starlette.types import Receive, Scope, Send
+
+from functions._errors import error_response, new_request_id
+from functions._routes import Template
+from localhost import protos
+from localhost.runtime import Function, InvocationFailed, Runtime
+from shared.errors import NotFound, Unauthenticated
+
+FUNCTION_KEY = "local-function-key"
+MASTER_KEY = "local-master-key"
+"""What `authLevel` function and admin ask for here; in the cloud the platform makes the keys."""
+
+log = logging.getLogger("companion.localhost")
+
+
+def read_host_json(directory: Path) -> dict[str, Any]:
+    path = directory / "host.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    function: Function
+    template: Template
+    methods: frozenset[str]
+    """Empty: any."""
+
+
+class Host:
+    """An ASGI app: the function app behind its routes. Nothing opens a port here."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.host_json = read_host_json(runtime.directory)
+        prefix = self.host_json.get("extensions", {}).get("http", {}).get("routePrefix", "api")
+        endpoints = [_endpoint(function, prefix) for function in runtime.of_type("httpTrigger")]
+        self.endpoints = sorted(endpoints, key=lambda each: (each.template.precedence, each.template.text))
+        self._invocations: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http", "the host serves HTTP only"
+        found = self._route(scope)
+        if found is None:
+            await error_response(NotFound("No function has this route."), new_request_id())(scope, receive, send)
+            return
+        endpoint, params = found
+        if not _is_allowed(endpoint.function, scope):
+            refusal = Unauthenticated("This function asks for a key: x-functions-key, or ?code=.")
+            await error_response(refusal, new_request_id())(scope, receive, send)
+            return
+        await self._dispatch(endpoint.function, params, scope, receive, send)
+
+    def _route(self, scope: Scope) -> tuple[Endpoint, dict[str, str]] | None:
+        raw: bytes = scope.get("raw_path") or scope["path"].encode()
+        path = raw.partition(b"?")[0].decode("latin-1")
+        for endpoint in self.endpoints:
+            params = endpoint.template.match(path)
+            if params is not None and (not endpoint.methods or scope["method"] in endpoint.methods):
+                return endpoint, params
+        return None
+
+    async def _dispatch(
+        self, function: Function, params: dict[str, str], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Twice, as the host does: over HTTP to the extension, and as an invocation; an id joins both."""
+        id_ = str(uuid4())
+        headers = [(name, value) for name, value in scope["headers"] if not name.startswith(b"x-ms-")]
+        app = self.runtime.http_app
+        assert app is not None, "an app with HTTP functions has an extension"
+        task = asyncio.get_running_loop().create_task(self._invoke(function, params, id_, headers))
+        self._invocations.add(task)  # outlives the response when the client leaves first
+        task.add_done_callback(self._invocations.discard)
+        forwarded = {**scope, "headers": [*headers, (b"x-ms-invocation-id", id_.encode())]}
+        await app(forwarded, receive, send)
+
+    async def _invoke(
+        self, function: Function, params: dict[str, str], id_: str, headers: list[tuple[bytes, bytes]]
+    ) -> None:
+        trace = {name: value.decode("latin-1") for name, value in headers if name in (b"traceparent", b"tracestate")}
+        try:
+            await self.runtime.invoke(
+                function,
+                protos.TypedData(http=protos.RpcHttp(params=params)),
+                invocation_id=id_,
+                trace_parent=trace.get(b"traceparent") or _trace_parent(),
+                trace_state=trace.get(b"tracestate", ""),
+            )
+        except InvocationFailed as exc:
+            log.error("function.failed %s", exc)
+
+
+async def load(directory: Path) -> Host:
+    """See `Runtime.load`."""
+    return Host(await Runtime.load(directory))
+
+
+def _endpoint(function: Function, prefix: str) -> Endpoint:
+    trigger = function.trigger
+    route = trigger.get("route")
+    template = Template.parse("/".join(filter(None, (prefix.strip("/"), function.name if route is None else route))))
+    return Endpoint(function, template, frozenset(str(method).upper() for method in trigger.get("methods") or ()))
+
+
+def _is_allowed(function: Function, scope: Scope) -> bool:
+    level = str(function.trigger.get("authLevel", "function")).lower()
+    if level == "anonymous":
+        return True
+    key = dict[bytes, bytes](scope["headers"]).get(b"x-functions-key", b"").decode("latin-1")
+    key = key or _query(scope).get("code", [""])[0]
+    accepted = (MASTER_KEY,) if level == "admin" else (FUNCTION_KEY, MASTER_KEY)
+    return any(secrets.compare_digest(key.encode(), each.encode()) for each in accepted)
+
+
+def _query(scope: Scope) -> Mapping[str, list[str]]:
+    return parse_qs(scope["query_string"].decode("latin-1"))
+
+
+def _trace_parent() -> str:
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"

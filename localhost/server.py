@@ -1,0 +1,139 @@
+"""A host on a port: HTTP by uvicorn, timers and queues beside it, and an orderly end."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from localhost import host, queues, timers
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    directory: Path
+    """Where function_app.py and host.json are."""
+    data: Path
+    hostname: str
+    port: int
+    """0: any free one."""
+    drain: float
+    """Seconds running responses may take after SIGTERM."""
+
+
+type Announce = Callable[[int, host.Host], None]
+"""Called once it serves, with the port and what it serves."""
+
+
+class PortTaken(Exception):
+    """Somebody else listens there."""
+
+
+class Server(uvicorn.Server):
+    """Uvicorn without its own idea of signals, which is to raise them again after the drain."""
+
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_start()
+
+
+def make_server(app: ASGIApp, *, drain: float, on_start: Callable[[], None]) -> Server:
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=max(1, round(drain)),
+    )
+    return Server(config, on_start)
+
+
+def bind(hostname: str, port: int) -> socket.socket:
+    """A listening address of our own.
+
+    Raises:
+        PortTaken: it is not free.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in hostname else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((hostname, port))
+    except OSError as exc:
+        listener.close()
+        raise PortTaken(f"Cannot listen on {hostname}:{port}: {exc.strerror}. Choose another with --port.") from None
+    return listener
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, *, drain: float = 5.0) -> AsyncGenerator[str]:
+    """The app on a free port of this machine, in this event loop; gives its base URL."""
+    listener = bind("127.0.0.1", 0)
+    started = asyncio.Event()
+    server = make_server(app, drain=drain, on_start=started.set)
+    task = asyncio.create_task(server.serve([listener]))
+    await started.wait()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def run(options: Options, announce: Announce, source: queues.QueueSource | None) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; the same signal again ends the process at once."""
+    listener = bind(options.hostname, options.port)
+    loaded = await host.load(options.directory)
+    port: int = listener.getsockname()[1]
+    server = make_server(loaded, drain=options.drain, on_start=lambda: announce(port, loaded))
+    _own_signals(server)
+    try:
+        async with asyncio.TaskGroup() as group:
+            background = [group.create_task(timers.run_timers(loaded.runtime, options.data))]
+            if source is not None:
+                queue_options = queues.QueueOptions.read(loaded.host_json)
+                background.append(group.create_task(queues.run_queues(loaded.runtime, source, queue_options)))
+            await server.serve([listener])
+            for task in background:
+                task.cancel()
+    finally:
+        await _close_app()
+
+
+def _own_signals(server: Server) -> None:
+    def stop(number: int) -> None:
+        if server.should_exit:
+            os._exit(128 + number)  # what was accepted is in storage: that is what a crash relies on too
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, stop, number)
+
+
+async def _close_app() -> None:
+    """Of the edges, when the loaded app has them."""
+    edge = sys.modules.get("functions._edge")
+    if edge is not None:
+        await edge.close_app()
