@@ -5,10 +5,11 @@ set -uo pipefail
 
 account_home=$(getent passwd "$(id -u)" 2>/dev/null | cut -d: -f6)
 
-# The pyenv folders worth looking in: the declared one, the usual one, and that of any shims folder on PATH.
+# The pyenv folders worth looking in: the declared one, that of any shims folder on PATH, and the usual ones.
 pyenv_roots() {
-  printf '%s\n' "${PYENV_ROOT:-}" "${HOME:-}/.pyenv" "$account_home/.pyenv"
+  printf '%s\n' "${PYENV_ROOT:-}"
   tr ':' '\n' <<<"$PATH" | sed -n 's#/shims/*$##p'
+  printf '%s\n' "${HOME:-}/.pyenv" "$account_home/.pyenv"
 }
 
 candidates() {
