@@ -27,6 +27,13 @@ class MethodNotAllowed(AssistantError):
     default_code = "method_not_allowed"
 
 
+class Restarting(AssistantError):
+    """This process ends; another one has the rest."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "server_restarting"
+
+
 class InternalError(AssistantError):
     """A bug: the caller gets an id to quote, the log gets the traceback."""
 

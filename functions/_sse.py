@@ -13,14 +13,14 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from functions._errors import as_assistant_error, error_response
+from functions._errors import Restarting, as_assistant_error, error_response
 from shared.errors import AssistantError
 
 HEARTBEAT = b": heartbeat\n\n"
 DONE = b"data: [DONE]\n\n"
 
 _HEADERS: list[tuple[bytes, bytes]] = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
@@ -130,7 +130,8 @@ class _Delivery:
             pass  # how some servers say that the client has left
         except asyncio.CancelledError:
             if not self.has_left or task.cancelling() > 1:
-                raise  # somebody else's: the server is going down
+                await self._break_off()
+                raise
         finally:
             if self.has_left:
                 task.uncancel()
@@ -185,6 +186,13 @@ class _Delivery:
         response.raw_headers += [pair for pair in self.response.raw_headers if pair[0] not in taken]
         self.is_done = True
         await response(self.scope, _never, self.send)
+
+    async def _break_off(self) -> None:
+        """The server is going down: a stream must not end without a word."""
+        if self.is_started and not self.is_done and not self.has_left:
+            await self._send_now(self._last_words(Restarting("This server is restarting; resume the stream.")))
+            self.is_done = True
+            await self.send(_END)
 
     def _last_words(self, exc: Exception) -> bytes:
         numbers = _SEQUENCE_NUMBER.findall(self.last)

@@ -25,8 +25,7 @@ type CatchAll = Callable[[Request], Awaitable[Response]]
 
 class RequestSynchronizer(base.RequestSynchronizer):
     def sync_route_params(self, request: Request, path_params: Mapping[str, Any]) -> None:
-        request.path_params.clear()
-        request.path_params.update(path_params)
+        request.scope["path_params"] = dict(path_params)  # there is none yet: no router has been here
 
 
 class RequestType(metaclass=base.RequestTrackerMeta):

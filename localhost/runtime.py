@@ -49,27 +49,32 @@ class Runtime:
     directory: Path
     functions: tuple[Function, ...]
     http_app: ASGIApp | None
-    """The web extension's own app; None in an app without HTTP functions."""
+    """The web extension's own app; None in an app without HTTP functions, or when it has a port of its own."""
+    http_uri: str = ""
+    """Where the extension's server listens, when it does."""
 
     @classmethod
-    async def load(cls, directory: Path) -> Self:
-        """Import and index `function_app.py` in `directory`.
+    async def load(cls, directory: Path, *, on_port: bool = False) -> Self:
+        """Import and index `function_app.py` in `directory`; `on_port`: with the extension's server, as in the cloud.
 
         Raises:
             AppFailed: it cannot be imported, or the runtime refuses it.
         """
         sys.path.insert(0, str(directory))
         logging.getLogger("azure.functions").setLevel(logging.WARNING)  # it logs four lines per request
-        server = _take_over_web_server(directory)
+        server = _NoServer()
+        if not on_port:
+            _take_over_web_server(directory, server)
         library.start_threadpool_executor()
         init = SimpleNamespace(capabilities={}, function_app_directory=str(directory))
-        _check(await library.worker_init_request(_request(worker_init_request=init)))
+        worker = await library.worker_init_request(_request(worker_init_request=init))
+        _check(worker)
         metadata = await library.functions_metadata_request(_request())
         functions = [_function(each) for each in metadata.function_metadata_results or ()]
         for function in functions:
             load = SimpleNamespace(function_id=function.id)
             _check(await library.function_load_request(_request(function_load_request=load)))
-        return cls(directory, tuple(functions), server.app)
+        return cls(directory, tuple(functions), server.app, worker.capabilities.get("HttpUri", "") if on_port else "")
 
     def of_type(self, type_: str) -> list[Function]:
         return [function for function in self.functions if function.trigger["type"] == type_]
@@ -116,7 +121,7 @@ class _NoServer:
     async def serve(self) -> None: ...
 
 
-def _take_over_web_server(directory: Path) -> _NoServer:
+def _take_over_web_server(directory: Path, server: _NoServer) -> None:
     """Import the app before the runtime does, so that its extension is known, and put our server into it."""
     try:
         importlib.import_module("function_app")
@@ -124,11 +129,9 @@ def _take_over_web_server(directory: Path) -> _NoServer:
         if exc.name == "function_app":
             raise AppFailed(f"There is no function_app.py in {directory}.") from None
         raise
-    server = _NoServer()
     if http_v2.HttpV2Registry.http_v2_enabled():
         extension = sys.modules[http_v2.HttpV2Registry.ext_base().ModuleTrackerMeta.get_module()]
         _replace(extension, "WebServer", server)
-    return server
 
 
 def _replace(module: ModuleType, name: str, value: Callable[..., Any]) -> None:
