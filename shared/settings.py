@@ -64,11 +64,14 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("AZURE_OPENAI_ENDPOINT", "", "Azure OpenAI resource, https://NAME.openai.azure.com; keyless by default."),
     Variable("AZURE_OPENAI_API_KEY", "", "Key for it where keyless is not possible.", secret=True),
     Variable("COMPANION_MODEL_TIMEOUT", "600", "Seconds one model call may take."),
+    Variable("COMPANION_CONTEXT_WINDOW", "128000", "Tokens a model can see, where nothing better is known."),
+    Variable("COMPANION_OFFLINE_DELAY", "0.02", "Seconds the offline model takes for a word."),
     # turns
     Variable("COMPANION_DELTA_INTERVAL", "0.1", "Seconds of deltas merged into one event, one append, one write."),
     Variable("COMPANION_LEASE", "1.5", "Seconds without a sign of life after which a turn may be taken over."),
     Variable("COMPANION_CONTEXT_TURNS", "40", "Newest turns read as history; older ones live on in the summary."),
     Variable("COMPANION_CONTEXT_TOKENS", "96000", "Most tokens of history sent to the model."),
+    Variable("COMPANION_TITLES", "on", "Make a title for each new conversation: `on` or `off`."),
     # callers
     Variable("COMPANION_API_KEYS", "", "`key=owner,…`: static keys; set: any other key is refused.", secret=True),
     Variable("COMPANION_LOCAL_OWNER", "", "Owner of calls without a key; the local server sets it on loopback."),
@@ -107,6 +110,8 @@ class ModelSettings:
     azure_api_key: Secret
     client_id: str
     timeout: float
+    context_window: int = 128_000
+    offline_delay: float = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +120,7 @@ class TurnSettings:
     lease: float
     context_turns: int
     context_tokens: int
+    titles: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,12 +179,15 @@ class Settings:
                 azure_api_key=env.secret("AZURE_OPENAI_API_KEY"),
                 client_id=env.text("AZURE_CLIENT_ID"),
                 timeout=env.number("COMPANION_MODEL_TIMEOUT", least=1),
+                context_window=int(env.number("COMPANION_CONTEXT_WINDOW", least=1024)),
+                offline_delay=env.number("COMPANION_OFFLINE_DELAY", least=0),
             ),
             turn=TurnSettings(
                 interval=env.number("COMPANION_DELTA_INTERVAL", least=0),
                 lease=env.number("COMPANION_LEASE", least=0.2),
                 context_turns=int(env.number("COMPANION_CONTEXT_TURNS", least=1)),
                 context_tokens=int(env.number("COMPANION_CONTEXT_TOKENS", least=256)),
+                titles=env.choice("COMPANION_TITLES", "on", "off") == "on",
             ),
             caller=CallerSettings(
                 api_keys=env.pairs("COMPANION_API_KEYS"),

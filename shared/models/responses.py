@@ -82,7 +82,10 @@ def _tools(request: ModelRequest) -> Json:
         if request.tool_choice in (None, "auto", "none"):
             return {}
         raise InvalidRequest("tool_choice names a tool, but none is offered.", param="tool_choice")
-    body: Json = {"tools": request.tools}
+    # Left out, `strict` means true there, which a schema must be written for.
+    body: Json = {
+        "tools": [{"strict": False, **tool} if tool["type"] == "function" else tool for tool in request.tools]
+    }
     if request.tool_choice is not None:
         body["tool_choice"] = request.tool_choice
     if request.parallel_tool_calls is not None:
