@@ -2,9 +2,12 @@
 
 import azure.functions as func
 
-from functions import health, not_found
+from functions import conversations, health, models, not_found, responses
 
 BLUEPRINTS = (
+    responses,
+    conversations,
+    models,
     health,
     not_found,
 )

@@ -11,6 +11,9 @@ type TurnStatus = Literal["queued", "in_progress", "completed", "failed", "incom
 FINAL: frozenset[str] = frozenset({"completed", "failed", "incomplete", "cancelled"})
 """Statuses a turn never leaves."""
 
+CHATS = "chat"
+"""The group of all stored chat completions of an owner; they are in order of time, not of depth."""
+
 
 class Record(BaseModel):
     """A stored document: frozen, changed by copy. What the store itself reads of it: storage/base.py."""
@@ -70,15 +73,21 @@ class TurnRecord(Record):
     completed_at: float | None = None
     params: Json = {}
     """The effective settings, as the response object echoes them."""
+    call: Json = {}
+    """Which of the model's settings the caller really sent, and what only the older surface knows (`stop`, `seed`)."""
     include: list[str] = []
     input: list[Json] = []
     """Items in stored form: ids, type and status present."""
     output: list[Json] = []
     removed: list[str] = []
     """Items deleted from the conversation; the response keeps them."""
+    torn: list[str] = []
+    """Items that a dead process left unfinished; shown, but not part of what the model sees."""
     usage: Json | None = None
     error: Json | None = None
     incomplete_reason: str | None = None
+    system_fingerprint: str | None = None
+    """Of the upstream that answered; the older surface shows it."""
     # who runs it
     due: float | None = None
     """When the first lease ends; the recovery timer looks at turns whose time has come. None once final."""
@@ -107,6 +116,11 @@ class TurnRecord(Record):
     def is_kept(self) -> bool:
         """Whether there is a record at all: of what is stored, or part of a conversation."""
         return self.is_stored or self.conversation is not None
+
+    @property
+    def is_response(self) -> bool:
+        """Whether the Responses API knows it."""
+        return self.is_stored and self.surface == "responses"
 
     @property
     def token(self) -> str:

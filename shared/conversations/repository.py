@@ -1,6 +1,6 @@
 """How conversations and turns are stored and found; every query of theirs is here, and every one names an owner."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Literal, NamedTuple
 
 from shared.conversations.records import ConversationRecord, TurnRecord
@@ -67,7 +67,7 @@ def follow_path(newest: list[TurnRecord], head: str | None) -> tuple[list[TurnRe
     return path, wanted
 
 
-async def walk_back(store: Store, owner: str, group: str, head: TurnRecord | None) -> AsyncIterator[TurnRecord]:
+async def walk_back(store: Store, owner: str, group: str, head: TurnRecord | None) -> AsyncGenerator[TurnRecord]:
     """The turns from `head` to the root, newest first, read page by page as far as the caller goes."""
     if head is None:
         return

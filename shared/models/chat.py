@@ -211,27 +211,27 @@ class _Messages:
             case other:
                 raise InvalidRequest(f"Items of type {other!r} are not supported by this model.", param="input")
 
-    def system(self, text: str) -> None:
+    def system(self, text: str, named: Json | None = None) -> None:
         """`developer` is OpenAI's word alone; and many chat templates take one system message, at the start."""
         self._show()
         last = self._messages[-1] if self._messages else None
-        if last is not None and last["role"] == "system" and len(self._messages) == 1:
+        if last is not None and last["role"] == "system" and len(self._messages) == 1 and not named:
             last["content"] += f"\n\n{text}"
             return
-        self._messages.append({"role": "system", "content": text})
+        self._messages.append({"role": "system", "content": text, **(named or {})})
 
     def _message(self, item: Json) -> None:
         content: str | list[Json] = item["content"]
         match item["role"]:
             case "user":
                 self._show()
-                self._messages.append({"role": "user", "content": _user_content(content)})
+                self._messages.append({"role": "user", "content": _user_content(content), **_present(item, "name")})
             case "assistant":
-                self._assistant(content)
+                self._assistant(content, _present(item, "name"))
             case _:
-                self.system(plain_text(content))
+                self.system(plain_text(content), _present(item, "name"))
 
-    def _assistant(self, content: str | list[Json]) -> None:
+    def _assistant(self, content: str | list[Json], named: Json) -> None:
         text = plain_text(content)
         refusal = "" if isinstance(content, str) else "".join(part.get("refusal", "") for part in content)
         last = self._messages[-1] if self._messages else None
@@ -240,7 +240,7 @@ class _Messages:
             last["content"] = (last["content"] or "") + text
             return
         self._show()
-        message: Json = {"role": "assistant", "content": text if text or not refusal else None}
+        message: Json = {"role": "assistant", "content": text if text or not refusal else None, **named}
         self._messages.append(message | ({"refusal": refusal} if refusal else {}))
 
     def _call(self, call: Json) -> None:

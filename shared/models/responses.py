@@ -148,6 +148,8 @@ def response_input(items: list[Json], *, is_openai: bool = True) -> list[Json]:
 
 
 def _message(item: Json) -> Json:
+    if item.get("name"):
+        raise InvalidRequest("Names of participants are not supported by this model.", param="messages.name")
     content: str | list[Json] = item["content"]
     if item["role"] == "assistant" and not isinstance(content, str):
         content = [_said(part) for part in content]

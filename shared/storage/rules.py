@@ -1,11 +1,15 @@
 """What both stores hold documents to, so that nothing works on a laptop and fails in the cloud."""
 
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from shared.storage.base import CONTAINERS, ContainerSpec, Delete, Document, Operation
 
 MAX_OPERATIONS = 100
 """Of one batch; the limit of Cosmos DB."""
+
+MAX_BLOB_NAME = 200
+"""Of an owner or a name, quoted: what every file system takes, with our suffixes."""
 
 SPECS: dict[str, ContainerSpec] = {spec.name: spec for spec in CONTAINERS}
 
@@ -37,3 +41,24 @@ def time_to_live(spec: ContainerSpec, document: Document) -> float | None:
         return None
     seconds = document.get("ttl", spec.default_ttl)
     return None if seconds is None or seconds < 0 else seconds
+
+
+def blob_path(owner: str, name: str | None = None) -> str:
+    """`owner/name`, both quoted so that neither can leave its place; without a name, the owner's folder alone.
+
+    >>> blob_path("../tenant|user", "picture 1.png")
+    '%2E%2E%2Ftenant%7Cuser/picture%201.png'
+
+    Raises:
+        ValueError: a name is empty or too long for a file system.
+    """
+    return _quoted(owner) if name is None else f"{_quoted(owner)}/{_quoted(name)}"
+
+
+def _quoted(name: str) -> str:
+    quoted = quote(name, safe="")
+    dots = len(quoted) - len(quoted.lstrip("."))
+    quoted = "%2E" * dots + quoted[dots:]
+    if not 0 < len(quoted) <= MAX_BLOB_NAME:
+        raise ValueError(f"a blob's owner and name have 1 to {MAX_BLOB_NAME} characters when quoted, unlike {name!r}")
+    return quoted

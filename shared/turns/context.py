@@ -38,6 +38,17 @@ def turn_items(turn: TurnRecord) -> list[Json]:
     return [item for item in items if item["id"] not in turn.removed] if turn.removed else items
 
 
+def model_items(turn: TurnRecord) -> list[Json]:
+    """What of a turn a model sees later: nothing of one that failed, nothing torn, no call that was cut off."""
+    if turn.status == "failed":
+        return []
+    return [
+        item
+        for item in turn_items(turn)
+        if item["id"] not in turn.torn and not (item["type"] in _CALLS and item.get("status") == "incomplete")
+    ]
+
+
 def build_history(path: list[TurnRecord], *, budget: int) -> list[Json]:
     """The items of turns given newest first, oldest first, whole turns only, at most `budget` tokens.
 
@@ -47,7 +58,7 @@ def build_history(path: list[TurnRecord], *, budget: int) -> list[Json]:
     left = budget
     was_cut = False
     for turn in path:
-        items = turn_items(turn) if turn.status != "failed" else []
+        items = model_items(turn)
         left -= estimate_tokens(items)
         if left < 0:
             was_cut = True

@@ -1,6 +1,7 @@
 """Stream events as bytes: encoded once, then journalled, sent and replayed as they are."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -70,9 +71,21 @@ def decode(data: bytes) -> Iterator[Json]:
             yield orjson.loads(block[block.index(b"\ndata: ") + 7 :])
 
 
-def fold(events: Iterable[Json]) -> list[Json]:
-    """The items that some journalled events add up to, open ones `in_progress`; the inverse of `Output`."""
-    items: list[Json] = []
+@dataclass(slots=True)
+class Folded:
+    """What some journalled events add up to; the inverse of `Output`."""
+
+    items: list[Json] = field(default_factory=list[Json])
+    """Open ones are `in_progress`, with the text shown so far."""
+    called: set[int] = field(default_factory=set[int])
+    """Places of server-side tool calls whose arguments are whole."""
+    begun: set[int] = field(default_factory=set[int])
+    """Places of server-side tool calls that may have run."""
+
+
+def fold(events: Iterable[Json]) -> Folded:
+    folded = Folded()
+    items = folded.items
     for event in events:
         kind: str = event["type"]
         if kind == "response.output_item.added":
@@ -80,13 +93,18 @@ def fold(events: Iterable[Json]) -> list[Json]:
         elif kind == "response.output_item.done":
             items[event["output_index"]] = event["item"]
         elif kind in _ADDED:
-            items[event["output_index"]].setdefault(_ADDED[kind], []).append(event["part"])
+            parts: list[Json] = items[event["output_index"]].setdefault(_ADDED[kind], [])
+            parts.append(event["part"])
         elif kind == "response.output_text.annotation.added":
-            part = items[event["output_index"]]["content"][event["content_index"]]
-            part["annotations"].append(event["annotation"])
+            annotated: Json = items[event["output_index"]]["content"][event["content_index"]]
+            annotated["annotations"].append(event["annotation"])
         elif kind in _DELTAS:
             _grow(items[event["output_index"]], event, *_DELTAS[kind])
-    return items
+        elif kind == "response.mcp_call_arguments.done":
+            folded.called.add(event["output_index"])
+        elif kind == "response.mcp_call.in_progress":
+            folded.begun.add(event["output_index"])
+    return folded
 
 
 _ADDED = {

@@ -10,6 +10,7 @@ from shared.turns.events import Batch
 from shared.turns.journal import Tail, read_entry, read_tail
 from shared.turns.live import LiveTurn
 from shared.turns.replay import ending, middle, opening
+from shared.turns.takeover import take_over
 
 POLL_SECONDS = 0.1
 """How often a follower on another host looks for the next batch."""
@@ -24,7 +25,7 @@ async def get_turn(app: App, owner: str, response_id: str) -> FoundTurn:
         NotFound: there is none, it is somebody else's, or it was not to be stored.
     """
     found = await find_turn(app.store, owner, response_id)
-    if found is None or not found.record.is_stored or found.record.surface == "items":
+    if found is None or not found.record.is_response:
         raise NotFound(f"Response with id {response_id!r} not found.", param="response_id")
     return found
 
@@ -36,12 +37,12 @@ async def follow(app: App, owner: str, response_id: str, *, after: int = -1) -> 
         NotFound: there is no such response (before the first batch).
     """
     live = app.live.find(owner, response_id)
-    if live is not None:
-        async for batch in follow_live(app, owner, live, after=after):
+    if live is None:
+        found = await get_turn(app, owner, response_id)
+        async for batch in _follow_stored(app, owner, found.record, after):
             yield batch
         return
-    found = await get_turn(app, owner, response_id)
-    async for batch in _follow_stored(app, owner, found.record, after):
+    async for batch in follow_live(app, owner, live, after=after):
         yield batch
 
 
@@ -59,62 +60,99 @@ async def follow_live(app: App, owner: str, live: LiveTurn, *, after: int = -1) 
 
 
 async def _follow_stored(app: App, owner: str, turn: TurnRecord, after: int) -> AsyncGenerator[Batch]:
+    """By the record and the journal: what is there, then what is appended elsewhere, then the end."""
     first = opening(turn).behind(after)
     if first is not None:
         yield first
+        after = first.last
     tail = await read_tail(app.store, turn.id)
-    if turn.is_final and tail.next_sequence is None:
+    if turn.is_final and not tail.is_whole:
         whole = middle(turn)
-        rest = whole.behind(after) if whole is not None else None
-        if rest is not None:
-            yield rest
+        for batch in (whole, ending(turn, number=whole.last + 1 if whole else None)):
+            rest = batch.behind(after) if batch is not None else None
+            if rest is not None:
+                yield rest
+        return
     for entry in tail.entries:
         rest = entry.batch.behind(after)
         if rest is not None:
             yield rest
+            after = rest.last
+    reader = _Reader(app, owner, turn, tail, after)
     if not turn.is_final:
-        async for batch in _poll(app, owner, turn, tail, after):
-            if batch.last >= batch.first:
-                yield batch
-        found = await find_turn(app.store, owner, turn.id)
-        if found is None or not found.record.is_final:
-            return
-        turn = found.record
-    last = ending(turn).behind(after)
-    if last is not None:
-        yield last
+        async for batch in reader.rest():
+            yield batch
+    if reader.turn.is_final:
+        last = ending(reader.turn).behind(reader.after)
+        if last is not None:
+            yield last
 
 
-async def _poll(app: App, owner: str, turn: TurnRecord, tail: Tail, after: int) -> AsyncGenerator[Batch]:
-    """New batches as they are appended elsewhere, until the record is final."""
-    number, idle, is_closed = tail.number, 0, tail.is_closed
-    while True:
-        entry = None if is_closed else await read_entry(app.store, turn.id, number + 1)
-        if entry is not None:
-            number, idle, is_closed = entry.number, 0, entry.is_closing
-            rest = entry.batch.behind(after)
-            if rest is not None:
-                yield rest
-            continue
-        idle += 1
-        if is_closed or idle % RECORD_EVERY == 0:
-            found = await find_turn(app.store, owner, turn.id)
-            if found is None:
-                return
-            if found.record.is_final:
-                async for batch in _rest(app, turn.id, number, after):
+class _Reader:
+    """Follows a journal that another host writes, and takes the turn over when that host falls silent."""
+
+    def __init__(self, app: App, owner: str, turn: TurnRecord, tail: Tail, after: int) -> None:
+        self._app = app
+        self._owner = owner
+        self.turn = turn
+        """As last read; final when `rest` has ended, unless it was deleted."""
+        self.after = after
+        self._number = tail.number
+        self._until = max(turn.due or 0.0, tail.until)
+        self._is_whole = tail.outcome is not None
+
+    async def rest(self) -> AsyncGenerator[Batch]:
+        idle = 0
+        while True:
+            batch = None if self._is_whole else await self._next()
+            if batch is not None:
+                idle = 0
+                if not batch.is_empty:
                     yield batch
-                return
-        await app.clock.sleep(POLL_SECONDS)
+                continue
+            idle += 1
+            is_silent = self._app.clock.now() > self._until
+            if self._is_whole or is_silent or idle % RECORD_EVERY == 0:
+                if not await self._look():
+                    return
+                if self.turn.is_final:
+                    break
+                live = await take_over(self._app, self._owner, self.turn.id) if is_silent else None
+                if live is not None:
+                    async for batch in live.follow(self.after):
+                        yield batch
+                        self.after = batch.last
+                    self._is_whole = False
+                    if not await self._look() or self.turn.is_final:
+                        return
+                    self._number = (await read_tail(self._app.store, self.turn.id)).number
+            await self._app.clock.sleep(POLL_SECONDS)
+        while (batch := await self._next()) is not None:
+            if not batch.is_empty:
+                yield batch
 
+    async def _look(self) -> bool:
+        """Read the record again; False when it is gone."""
+        found = await find_turn(self._app.store, self._owner, self.turn.id)
+        if found is None:
+            return False
+        self.turn = found.record
+        self._until = max(self._until, self.turn.due or 0.0)
+        return True
 
-async def _rest(app: App, response_id: str, number: int, after: int) -> AsyncGenerator[Batch]:
-    """What was appended between the last look at the journal and the commit."""
-    while (entry := await read_entry(app.store, response_id, number + 1)) is not None:
-        number = entry.number
-        rest = entry.batch.behind(after)
-        if rest is not None:
-            yield rest
+    async def _next(self) -> Batch | None:
+        """What was appended next, as far as it is new; None when nothing was."""
+        entry = await read_entry(self._app.store, self.turn.id, self._number + 1)
+        if entry is None:
+            return None
+        self._number = entry.number
+        self._until = max(self._until, entry.until)
+        self._is_whole = entry.outcome is not None
+        rest = entry.batch.behind(self.after)
+        if rest is None:
+            return Batch(0, -1, data=b"")
+        self.after = rest.last
+        return rest
 
 
 async def finished(app: App, owner: str, live: LiveTurn) -> TurnRecord:

@@ -12,12 +12,15 @@ writer claims the turn. So one mechanism carries four promises:
 `response.created`, `response.in_progress` and the terminal event derive from the turn's record and are never written.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from shared.clock import Clock
 from shared.storage.base import EVENTS, AlreadyExists, Create, Document, Store
 from shared.turns.events import Batch
+
+type Json = dict[str, Any]
 
 
 class Fenced(Exception):
@@ -33,8 +36,8 @@ class Entry:
     attempt: int
     until: float
     """Epoch seconds up to which the writer claims the turn."""
-    is_closing: bool
-    """The output is whole; only the commit is missing."""
+    outcome: Document | None
+    """Not None: the output is whole and this is how the turn ends; only the commit is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +56,24 @@ class Tail:
         return self.entries[-1].until if self.entries else 0.0
 
     @property
-    def is_closed(self) -> bool:
-        return any(entry.is_closing for entry in self.entries)
+    def is_whole(self) -> bool:
+        """Whether it begins at the beginning: not when it was never written, or its head has expired."""
+        first = next((entry for entry in self.entries if not entry.batch.is_empty), None)
+        return first is not None and self.entries[0].number == 1
+
+    @property
+    def outcome(self) -> Document | None:
+        return next((entry.outcome for entry in self.entries if entry.outcome is not None), None)
+
+    @property
+    def events(self) -> Iterator[Json]:
+        return (event for entry in self.entries for event in entry.batch.events)
 
     @property
     def next_sequence(self) -> int | None:
         """The number after the last event written; None when none was."""
         numbers = [entry.batch.last for entry in self.entries if not entry.batch.is_empty]
         return numbers[-1] + 1 if numbers else None
-
-    @property
-    def data(self) -> bytes:
-        return b"".join(entry.batch.data for entry in self.entries)
 
 
 class Journal:
@@ -90,8 +99,11 @@ class Journal:
         self.number = number
         """Of the newest batch this writer knows."""
 
-    async def append(self, batch: Batch, *, is_closing: bool = False) -> None:
+    async def append(self, batch: Batch, *, outcome: Document | None = None) -> None:
         """Make a batch durable and renew the lease.
+
+        Args:
+            outcome: with the last batch: how the turn ends, so that whoever finds it uncommitted can commit it.
 
         Raises:
             Fenced: another writer was here first.
@@ -106,8 +118,8 @@ class Journal:
             "until": self._clock.now() + self._lease,
             "sse": batch.data.decode(),
         }
-        if is_closing:
-            document["closing"] = True
+        if outcome is not None:
+            document["outcome"] = outcome
         try:
             await self._store.batch(EVENTS, self._id, [Create(document)])
         except AlreadyExists:
@@ -125,7 +137,7 @@ class Journal:
         return stored is not None and all(stored.body[name] == document[name] for name in ("writer", "first", "last"))
 
 
-EMPTY = Batch(0, -1, b"")
+EMPTY = Batch(0, -1, data=b"")
 
 
 def batch_id(number: int) -> str:
@@ -168,5 +180,5 @@ def _entry(body: Document) -> Entry:
         batch=Batch(body["first"], body["last"], data=body["sse"].encode()),
         attempt=body["attempt"],
         until=body["until"],
-        is_closing=bool(body.get("closing")),
+        outcome=body.get("outcome"),
     )

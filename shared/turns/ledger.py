@@ -56,7 +56,6 @@ class Ledger:
         for attempt in range(_UNKNOWN_OUTCOME_TRIES):
             try:
                 etags, stored = await mutate(self.store, STATE, self.owner, fixed, changes)
-                break
             except AlreadyExists:
                 found = await find_turn(self.store, self.owner, turn.id)
                 if attempt == 0 or found is None or found.record.host != turn.host:
@@ -65,17 +64,18 @@ class Ledger:
                 self.is_usage_known, self.header = False, None
                 return
             except StorageUnavailable:
-                if attempt == _UNKNOWN_OUTCOME_TRIES - 1:
-                    raise
-                await asyncio.sleep(0.05 * 2**attempt)
-                for change in changes:
-                    change.is_known = False
-        self.turn_etag = etags[0] if etags else ""
-        self.usage, self.is_usage_known = stored[0], True
-        self.header = stored[1] if header is not None else None
+                await self._pause(attempt, changes)
+            else:
+                self.turn_etag = etags[0] if etags else ""
+                self.usage, self.is_usage_known = stored[0], True
+                self.header = stored[1] if header is not None else None
+                return
 
-    async def commit(self, turn: TurnRecord, *, spent: Spent, model: str, now: float) -> None:
+    async def commit(self, turn: TurnRecord, *, spent: Spent, model: str, now: float) -> ConversationRecord | None:
         """Replace the turn by its final form, settle its usage, let go of its conversation: all or nothing.
+
+        Returns:
+            The conversation's header as it is now, if there is one.
 
         Raises:
             TurnTaken: somebody else ended or took over the turn; nothing was written.
@@ -92,20 +92,25 @@ class Ledger:
         fixed = [Replace(turn.document(), self.turn_etag)] if turn.is_kept else []
         for attempt in range(_UNKNOWN_OUTCOME_TRIES):
             try:
-                etags, _ = await mutate(self.store, STATE, self.owner, fixed, changes)
-                break
+                _, stored = await mutate(self.store, STATE, self.owner, fixed, changes)
+                return ConversationRecord.model_validate(stored[1].body) if len(stored) > 1 else None
             except Stale as stale:
                 found = await find_turn(self.store, self.owner, turn.id)
                 if found is None or found.record != turn:
                     raise TurnTaken(turn.id) from stale
-                return  # an earlier try took effect without saying so
+                return None  # an earlier try took effect without saying so
             except StorageUnavailable:
-                if attempt == _UNKNOWN_OUTCOME_TRIES - 1:
-                    raise
-                await asyncio.sleep(0.05 * 2**attempt)
-                for change in changes:
-                    change.is_known = False
-        self.turn_etag = etags[0] if etags else ""
+                await self._pause(attempt, changes)
+        raise AssertionError("the last try returns or raises")
+
+    @staticmethod
+    async def _pause(attempt: int, changes: list[Change]) -> None:
+        """Before a write of unknown outcome is tried again; on the last try, raise what is being handled."""
+        if attempt == _UNKNOWN_OUTCOME_TRIES - 1:
+            raise  # noqa: PLE0704 - the StorageUnavailable being handled
+        await asyncio.sleep(0.05 * 2**attempt)
+        for change in changes:
+            change.is_known = False
 
     def _usage_change(self, id_: str, change: Callable[[UsageRecord], UsageRecord]) -> Change:
         def apply(body: Document | None) -> Document:

@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
 from shared.errors import UpstreamError
 from shared.models.base import Finished, ItemStarted, ModelEvent, ModelRequest, Usage
 from shared.tools.registry import ServerTool, ToolFailed
+from shared.turns.context import estimate_tokens
 from shared.turns.output import Output
 from shared.turns.writer import Writer
 
@@ -30,6 +31,8 @@ class LoopResult:
     system_fingerprint: str | None = None
     cost: float = 0.0
     tries: int = 0
+    context_tokens: int = 0
+    """Estimated tokens sent, over all calls."""
     is_usage_complete: bool = True
     """False: an upstream did not count; what is missing is to be estimated."""
 
@@ -85,16 +88,21 @@ async def run_tool(output: Output, writer: Writer, index: int, tools: dict[str, 
         _finish_call(output, index, error=f"There is no tool {item['name']!r}.")
         return
     try:
-        arguments = orjson.loads(item["arguments"] or "{}")
+        arguments: object = orjson.loads(item["arguments"] or "{}")
         if not isinstance(arguments, dict):
             raise ToolFailed("The arguments must be a JSON object.")
-        text = await tool.call(arguments)
+        text = await tool.call(cast(Json, arguments))
     except orjson.JSONDecodeError as error:
         _finish_call(output, index, error=f"The arguments are not valid JSON: {error}")
     except ToolFailed as error:
         _finish_call(output, index, error=str(error))
     else:
         _finish_call(output, index, result=text)
+
+
+def unknown_outcome(output: Output, index: int) -> None:
+    """For a call that may or may not have run when its process died, and is not safe to run twice."""
+    _finish_call(output, index, error="The outcome of this call is unknown: the server stopped while it ran.")
 
 
 def _finish_call(output: Output, index: int, *, result: str | None = None, error: str | None = None) -> None:
@@ -130,6 +138,7 @@ async def _call_model(
         UpstreamError: the stream ended without saying how.
     """
     finished: Finished | None = None
+    result.context_tokens += estimate_tokens(request.items)
     async for event in stream(request):
         if type(event) is Finished:
             finished = event

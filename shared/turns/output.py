@@ -20,6 +20,7 @@ from shared.models.base import (
     SummaryDelta,
     TextDelta,
 )
+from shared.turns.events import Folded
 from shared.wire.items import PREFIXES
 
 type Json = dict[str, Any]
@@ -64,13 +65,46 @@ class Output:
         self._open: dict[int, _Item] = {}
         self._pending: list[Json | _Delta] = []
 
+    @classmethod
+    def resumed(cls, turn_token: str, folded: Folded, *, sequence: int) -> "Output":
+        """What another writer left: its items, open ones open again where they were torn.
+
+        A batch never ends between the end of a part and the end of its item, so the last part of an open item is open.
+        """
+        output = cls(turn_token, sequence=sequence, items=folded.items)
+        for index, body in enumerate(output.items):
+            if body.get("status") != "in_progress" or index in folded.called:
+                continue
+            item = _Item(index, body)
+            parts: list[Json] = body.get("content") or body.get("summary") or []
+            if parts:
+                item.part = parts[-1]
+                item.pieces.append(parts[-1]["refusal" if parts[-1]["type"] == "refusal" else "text"])
+            else:
+                item.pieces.append(body.get("arguments") or body.get("input") or "")
+            output._open[-1 - index] = item
+        return output
+
+    @property
+    def open_text(self) -> str | None:
+        """The text of the one message that is open, when that is all that is open; what a prefix could continue."""
+        if len(self._open) != 1:
+            return None
+        item = next(iter(self._open.values()))
+        is_text = item.body["type"] == "message" and item.part is not None and item.part["type"] == "output_text"
+        return "".join(item.pieces) if is_text else None
+
+    @property
+    def open_key(self) -> int:
+        """The key of the one open item."""
+        return next(iter(self._open))
+
     @property
     def is_dirty(self) -> bool:
         return bool(self._pending)
 
-    @property
-    def has_open_items(self) -> bool:
-        return bool(self._open)
+    def open_items(self) -> list[Json]:
+        return [item.body for item in self._open.values()]
 
     # in: what the model says
 
@@ -338,7 +372,7 @@ def _fill(item: Json, text: str) -> None:
         case "custom_tool_call":
             item["input"] = text
         case _:
-            parts = item.get("content") or item.get("summary") or []
+            parts: list[Json] = item.get("content") or item.get("summary") or []
             if parts:
                 parts[-1]["refusal" if parts[-1]["type"] == "refusal" else "text"] = text
 

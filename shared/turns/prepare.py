@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from shared.app import App
-from shared.conversations.records import ConversationRecord, TurnRecord, sort_key
+from shared.conversations.records import CHATS, ConversationRecord, TurnRecord, header_sort, sort_key
 from shared.conversations.repository import (
     FoundConversation,
     find_conversation,
@@ -43,6 +43,8 @@ class TurnRequest:
     seed: int | None = None
     logit_bias: Json | None = None
     prediction: Json | None = None
+    is_legacy: bool = False
+    """The caller speaks of `functions`, which came before `tools`."""
     send_key: str | None = None
     """The `Idempotency-Key`: the turn's id derives from owner and key."""
     body_hash: str | None = None
@@ -66,7 +68,7 @@ class Plan:
 async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
     create, owner, now = request.create, caller.owner, app.clock.now()
     token = derived_token(owner, request.send_key) if request.send_key else app.ids.token()
-    model = await app.models.resolve(create.model or DEFAULT_MODEL)
+    model = await _resolve(app, request)
     usage_id = meter.month_id(now)
     usage, place, items = await _gather(
         app.store.read(STATE, owner, usage_id),
@@ -79,8 +81,8 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
     check_context(history, items)
     turn = TurnRecord(
         id=f"resp_{token}",
-        group=place.group or f"resp_{token}",
-        sort=sort_key(place.depth, token),
+        group=place.group or (CHATS if request.surface == "chat" else f"resp_{token}"),
+        sort=header_sort(now, token) if request.surface == "chat" else sort_key(place.depth, token),
         depth=place.depth,
         parent=place.parent,
         conversation=place.header.record.id if place.header else None,
@@ -91,6 +93,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         status="in_progress",
         created_at=now,
         params=effective_params(create, model=create.model or DEFAULT_MODEL),
+        call=_call(request),
         include=list(create.include or []),
         input=items,
         due=now + app.settings.turn.lease,
@@ -102,7 +105,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
     context = [*history, *items]
     return Plan(
         turn=turn,
-        request=_model_request(request, model, context, app, turn),
+        request=model_request(app, turn, model, context),
         header=place.header.record if place.header else None,
         ledger=Ledger(
             app.store,
@@ -115,10 +118,32 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
     )
 
 
+async def _resolve(app: App, request: TurnRequest) -> str:
+    """The name the router knows the model by; unknown ones are 404 on the older surface, 400 here."""
+    try:
+        return await app.models.resolve(request.create.model or DEFAULT_MODEL)
+    except NotFound as error:
+        if request.surface == "chat":
+            raise
+        raise InvalidRequest(error.message, param="model", code="model_not_found") from None
+
+
+async def count_input(app: App, caller: Principal, request: TurnRequest) -> int:
+    """Tokens that this request would send, by the estimate that budgets use."""
+    plan = await prepare(app, caller, request)
+    fixed = [{"instructions": plan.request.instructions}, *plan.request.tools]
+    return estimate_tokens(plan.request.items) + (
+        estimate_tokens(fixed) if plan.request.instructions or plan.request.tools else 0
+    )
+
+
 async def _gather(usage: Any, place: Any, items: Any) -> tuple[Stored | None, "_Place", list[Json]]:
     """One parallel round; the first failure ends it."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work) for work in (usage, place, items)]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in (usage, place, items)]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
     return tasks[0].result(), tasks[1].result(), tasks[2].result()
 
 
@@ -167,7 +192,7 @@ async def _place_behind(app: App, owner: str, previous: str) -> _Place:
         group=parent.group,
         depth=parent.depth + 1,
         parent=parent.id,
-        path=await _path(app, owner, parent),
+        path=await path_to(app, owner, parent),
     )
 
 
@@ -202,9 +227,9 @@ async def _place_in_conversation(app: App, owner: str, create: CreateResponse) -
                 param="conversation.parent",
                 code="previous_response_not_found",
             )
-        path = await _path(app, owner, found.record)
+        path = await path_to(app, owner, found.record)
     elif missing is not None and len(path) < limit and len(newest) == limit:
-        path = await _path(app, owner, path[0])
+        path = await path_to(app, owner, path[0])
     parent = path[0]
     is_new_branch = parent.id != head
     return _Place(
@@ -218,12 +243,12 @@ async def _place_in_conversation(app: App, owner: str, create: CreateResponse) -
     )
 
 
-async def _path(app: App, owner: str, head: TurnRecord) -> list[TurnRecord]:
+async def path_to(app: App, owner: str, head: TurnRecord) -> list[TurnRecord]:
     """From a turn back towards the root, newest first, as many turns as the context reads."""
     path: list[TurnRecord] = []
-    async with aclosing(walk_back(app.store, owner, head.group, head)) as walk:  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
-        async for turn in walk:  # pyright: ignore[reportUnknownVariableType]
-            path.append(turn)  # pyright: ignore[reportUnknownArgumentType]
+    async with aclosing(walk_back(app.store, owner, head.group, head)) as walk:
+        async for turn in walk:
+            path.append(turn)
             if len(path) >= app.settings.turn.context_turns:
                 break
     return path
@@ -250,30 +275,36 @@ async def _resolve_references(app: App, owner: str, items: list[Json]) -> list[J
     return resolved
 
 
-def _model_request(request: TurnRequest, model: str, context: list[Json], app: App, turn: TurnRecord) -> ModelRequest:
-    """Only what the caller really sent goes on; defaults are the upstream's own."""
-    create, sent, params = request.create, sent_params(request.create), turn.params
+def model_request(app: App, turn: TurnRecord, model: str, context: list[Json]) -> ModelRequest:
+    """The call that a turn makes, from its record alone: so any host can make it again."""
+    params = turn.params
     tools = [tool for tool in params["tools"] if tool["type"] != "mcp"]
     tools += [
         {"type": "function", "name": tool.name, "description": tool.description, "parameters": tool.parameters}
         for tool in app.tools.offered(params["tools"]).values()
     ]
-    passed = {name: getattr(create, name) for name in _PASSED if name in sent and getattr(create, name) is not None}
     return ModelRequest(
         model=model,
         items=context,
-        instructions=create.instructions,
+        instructions=params["instructions"],
         tools=tools,
-        tool_choice=create.tool_choice if tools else None,
-        text=params["text"] if create.text is not None else None,
+        tool_choice=params["tool_choice"] if tools and "tool_choice" in turn.call["sent"] else None,
+        text=params["text"] if "text" in turn.call["sent"] else None,
         reasoning={key: value for key, value in params["reasoning"].items() if value} or None,
-        logprobs="message.output_text.logprobs" in (create.include or []),
-        stop=request.stop,
-        seed=request.seed,
-        logit_bias=request.logit_bias,
-        prediction=request.prediction,
-        **passed,
+        logprobs="message.output_text.logprobs" in turn.include,
+        **{name: params[name] for name in _PASSED if name in turn.call["sent"] and params[name] is not None},
+        **turn.call["extra"],
     )
+
+
+def _call(request: TurnRequest) -> Json:
+    """Only what the caller really sent goes on to the model; defaults are the upstream's own."""
+    extra = {name: getattr(request, name) for name in ("stop", "seed", "logit_bias", "prediction")}
+    return {
+        "sent": sorted(sent_params(request.create) & {*_PASSED, "text", "tool_choice"}),
+        "extra": {name: value for name, value in extra.items() if value is not None},
+        **({"is_legacy": True} if request.is_legacy else {}),
+    }
 
 
 _PASSED = (

@@ -40,9 +40,10 @@ def opening(turn: TurnRecord) -> Batch:
     )
 
 
-def ending(turn: TurnRecord) -> Batch:
+def ending(turn: TurnRecord, *, number: int | None = None) -> Batch:
     """The terminal event of a final turn, with its number."""
-    number = turn.next_sequence if turn.next_sequence is not None else FIRST_SEQUENCE
+    if number is None:
+        number = turn.next_sequence if turn.next_sequence is not None else FIRST_SEQUENCE
     response = render_response(turn)
     return Batch.of([{"type": _TERMINAL[turn.status], "sequence_number": number, "response": response}])
 
@@ -70,9 +71,11 @@ def _retell(output: Output, key: int, item: Json) -> None:
         output.finish_item(key)
         return
     output.feed(ItemStarted(key, kind, item.get("name", ""), item.get("call_id", "")))  # pyright: ignore[reportArgumentType]
-    for index, part in enumerate(item.get("summary") or []):
+    summary: list[Json] = item.get("summary") or []
+    for index, part in enumerate(summary):
         output.feed(SummaryDelta(key, index, part["text"]))
-    for part in item.get("content") or []:
+    parts: list[Json] = item.get("content") or []
+    for part in parts:
         _retell_part(output, key, part)
     if kind == "function_call":
         output.feed(ArgumentsDelta(key, item["arguments"]))
@@ -90,5 +93,6 @@ def _retell_part(output: Output, key: int, part: Json) -> None:
         output.feed(ReasoningDelta(key, part["text"]))
     else:
         output.feed(TextDelta(key, part["text"], part.get("logprobs") or None))
-        for annotation in part.get("annotations") or []:
+        annotations: list[Json] = part.get("annotations") or []
+        for annotation in annotations:
             output.feed(AnnotationAdded(key, annotation))

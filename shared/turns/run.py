@@ -8,9 +8,9 @@ begin_turn ──► prepare   reads: usage, conversation or parent, history (on
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from shared.app import App
 from shared.conversations.records import TurnRecord
@@ -21,12 +21,13 @@ from shared.storage.base import AlreadyExists
 from shared.telemetry import Tally, tallied
 from shared.turns.context import estimate_tokens
 from shared.turns.journal import Fenced, Journal
-from shared.turns.ledger import HeadMoved, Ledger, TurnTaken, busy
+from shared.turns.ledger import HeadMoved, Ledger, TurnTaken
 from shared.turns.live import LiveTurn
 from shared.turns.loop import LoopResult, pending_calls, run_loop
-from shared.turns.output import Output
+from shared.turns.output import FIRST_SEQUENCE, Output
 from shared.turns.prepare import Plan, TurnRequest, prepare
 from shared.turns.replay import ending, middle, opening
+from shared.turns.title import title_quietly
 from shared.turns.writer import Writer
 from shared.usage import meter
 from shared.usage.records import Spent, UsageRecord
@@ -57,8 +58,7 @@ async def begin_turn(app: App, caller: Principal, request: TurnRequest) -> LiveT
                 continue
             except AlreadyExists:
                 raise Conflict("This request was accepted before.", code="duplicate_request", retry_after=1) from None
-    assert plan.header is not None
-    raise busy(plan.header)
+    raise Conflict("The conversation keeps changing; try again.", code="conversation_locked", retry_after=1)
 
 
 async def _accept(app: App, caller: Principal, plan: Plan, tally: Tally) -> LiveTurn:
@@ -69,9 +69,9 @@ async def _accept(app: App, caller: Principal, plan: Plan, tally: Tally) -> Live
     except BaseException:
         await primed.discard()
         raise
-    run = Run.of(app, caller.owner, plan.turn, plan.ledger, tally)
+    run = Run.fresh(app, caller.owner, plan.turn, plan.ledger, tally)
     run.live.publish(opening(plan.turn))
-    run.begin(plan.request, primed)
+    run.begin(lambda run: run.loop(plan.request, primed))
     return run.live
 
 
@@ -117,10 +117,10 @@ class _Primed:
         elif not self._first.cancelled():
             self._first.exception()  # seen: nobody else will look
         if isinstance(self._stream, AsyncGenerator):
-            await self._stream.aclose()
+            await cast(AsyncGenerator[ModelEvent], self._stream).aclose()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Run:
     """A turn under way in this process."""
 
@@ -128,38 +128,92 @@ class Run:
     owner: str
     live: LiveTurn
     output: Output
-    writer: Writer
+    journal: Journal | None
+    """None: the turn keeps no record (`store: false` outside a conversation)."""
     ledger: Ledger
     tally: Tally
+    writer: Writer = field(init=False)
     result: LoopResult = field(default_factory=LoopResult)
     first_token_ms: float | None = None
 
-    @classmethod
-    def of(cls, app: App, owner: str, turn: TurnRecord, ledger: Ledger, tally: Tally) -> "Run":
-        settings = app.settings.turn
-        live, output = LiveTurn(turn), Output(turn.token)
-        writer_id = f"{app.host}.{turn.attempt}"
-        journal = (
-            Journal(app.store, turn.id, app.clock, writer=writer_id, lease=settings.lease, attempt=turn.attempt)
-            if turn.is_kept
-            else None
-        )
-        writer = Writer(output, live, journal, interval=settings.interval, lease=settings.lease)
-        return cls(app, owner, live, output, writer, ledger, tally)
+    def __post_init__(self) -> None:
+        settings = self.app.settings.turn
+        self.writer = Writer(self.output, self.live, self.journal, interval=settings.interval, lease=settings.lease)
 
-    def begin(self, request: ModelRequest, primed: _Primed | None = None) -> None:
-        """Run the turn in a task of its own."""
+    @classmethod
+    def fresh(cls, app: App, owner: str, turn: TurnRecord, ledger: Ledger, tally: Tally) -> "Run":
+        """Of a turn just accepted."""
+        journal = new_journal(app, turn) if turn.is_kept else None
+        return cls(
+            app=app,
+            owner=owner,
+            live=LiveTurn(turn),
+            output=Output(turn.token),
+            journal=journal,
+            ledger=ledger,
+            tally=tally,
+        )
+
+    def begin(self, answer: Callable[["Run"], Awaitable[None]]) -> None:
+        """Run the turn in a task of its own; `answer` feeds the output until the answer is whole."""
         self.app.live.add(self.owner, self.live)
-        task = asyncio.create_task(self._to_the_end(request, primed), name=self.live.record.id)
+        task = asyncio.create_task(self._to_the_end(answer), name=self.live.record.id)
         self.live.task = task
         self.app.live.keep(task)
 
-    async def _to_the_end(self, request: ModelRequest, primed: _Primed | None) -> None:
+    def begin_ended(self, outcome: Json) -> None:
+        """Commit a turn whose output is whole, in a task of its own."""
+
+        async def end() -> None:
+            try:
+                await self.writer.flush(outcome=outcome)
+                await self.commit(outcome)
+            except (Fenced, TurnTaken):
+                log.info("turn.taken", extra={"response_id": self.live.record.id})
+            finally:
+                self.app.live.remove(self.owner, self.live)
+                if not self.live.is_over:
+                    self.live.end()
+
+        self.app.live.add(self.owner, self.live)
+        self.live.is_ending = True
+        self.live.task = asyncio.create_task(end(), name=self.live.record.id)
+        self.app.live.keep(self.live.task)
+
+    def close_items(self) -> None:
+        """End what is open as `incomplete`."""
+        self.output.close("incomplete")
+        for index in pending_calls(self.output):
+            self.output.finish_item(index, status="incomplete")
+
+    async def loop(self, request: ModelRequest, primed: "_Primed | None" = None) -> None:
+        """Model and tools, from this request on; the first call may have begun already."""
+        waiting = [primed] if primed is not None else []
+
+        def stream(request: ModelRequest) -> AsyncIterator[ModelEvent]:
+            return waiting.pop().events() if waiting else self.app.models.stream(request)
+
+        try:
+            await run_loop(
+                stream,
+                request,
+                self.output,
+                self.writer,
+                tools=self.app.tools.offered(self.live.record.params["tools"]),
+                max_tool_calls=self.live.record.params["max_tool_calls"],
+                result=self.result,
+                on_first=self._on_first,
+            )
+        finally:
+            for unused in waiting:
+                await unused.discard()
+
+    async def _to_the_end(self, answer: Callable[["Run"], Awaitable[None]]) -> None:
         """Whatever happens, the turn ends in storage, or is left there for another host to take over."""
         try:
-            ended = await self._answer(request, primed)
-            if ended is not None:
-                await self._commit(*ended)
+            outcome = await self._outcome(answer)
+            is_shown = await self.writer.flush(outcome=outcome)
+            await self.commit(outcome, is_shown=is_shown)
         except (Fenced, TurnTaken):
             log.info("turn.taken", extra={"response_id": self.live.record.id})
         except StorageUnavailable:
@@ -169,95 +223,88 @@ class Run:
             if not self.live.is_over:
                 self.live.end()
 
-    async def _answer(self, request: ModelRequest, primed: _Primed | None) -> tuple[TurnRecord, bool] | None:
-        """Model, tools, journal, show.
+    async def _outcome(self, answer: Callable[["Run"], Awaitable[None]]) -> Json:
+        """Run `answer` with the writer beside it.
 
         Returns:
-            The turn's final form, and whether its events were shown already; None when it is not ours to end.
+            How the turn ended: the changes of its record that its output does not tell.
         """
-        stream = self._streams(primed)
-        turn = self.live.record
+        status, error = "completed", None
         try:
             self.writer.start(asyncio.current_task())
-            await run_loop(
-                stream,
-                request,
-                self.output,
-                self.writer,
-                tools=self.app.tools.offered(turn.params["tools"]),
-                max_tool_calls=turn.params["max_tool_calls"],
-                result=self.result,
-                on_first=self._on_first,
-            )
-            status, error = ("incomplete" if self.result.incomplete else "completed"), None
+            await answer(self)
+            status = "incomplete" if self.result.incomplete else "completed"
         except AssistantError as raised:
             status, error = "failed", raised
         except asyncio.CancelledError:
             if not self.live.is_cancelling:
                 await self.writer.stop()  # raises why the writer gave up; without a reason the process is going down
                 raise
-            status, error = "cancelled", None
+            status = "cancelled"
         finally:
             self.live.is_ending = True
-            if primed is not None:
-                await primed.discard()
         self.live.error = error
         await self.writer.stop()
-        self.output.close("completed" if status == "completed" else "incomplete")
-        for index in pending_calls(self.output):
-            self.output.finish_item(index, status="incomplete")
-        is_shown = await self.writer.flush(is_closing=True)
-        return self._final(status, error, request), is_shown
-
-    def _streams(self, primed: _Primed | None) -> Any:
-        """The first call is the one already begun; later ones begin when asked for."""
-        waiting = [primed] if primed is not None else []
-
-        def stream(request: ModelRequest) -> AsyncIterator[ModelEvent]:
-            return waiting.pop().events() if waiting else self.app.models.stream(request)
-
-        return stream
+        if status == "completed":
+            self.output.close()
+        self.close_items()
+        return self._changes(status, error)
 
     def _on_first(self) -> None:
         if self.first_token_ms is None:
             self.first_token_ms = round((self.app.clock.now() - self.live.record.created_at) * 1000, 1)
 
-    def _final(self, status: str, error: AssistantError | None, request: ModelRequest) -> TurnRecord:
+    def _changes(self, status: str, error: AssistantError | None) -> Json:
         turn, result = self.live.record, self.result
         usage = result.usage
-        if not result.is_usage_complete or (status != "completed" and usage == Usage()):
-            usage = estimated_usage(request, self.output.items)
-        now = self.app.clock.now()
+        if not result.is_usage_complete or (status in ("failed", "cancelled") and usage == Usage()):
+            usage = estimated_usage(result.context_tokens, self.output.items)
         changes: Json = {
             "status": status,
-            "completed_at": now,
-            "output": self.output.items,
             "usage": usage_body(usage),
             "incomplete_reason": result.incomplete if status == "incomplete" else None,
             "error": failure(error) if error is not None else None,
-            "due": None,
-            "next_sequence": self.output.sequence,
+            "system_fingerprint": result.system_fingerprint,
             "deployment": result.deployment,
             "cost": result.cost,
             "first_token_ms": self.first_token_ms,
-            "charge": round(self.tally.charge, 2),
         }
         if result.service_tier:
             changes["params"] = {**turn.params, "service_tier": result.service_tier}
-        return turn.model_copy(update=changes)
+        return changes
 
-    async def _commit(self, final: TurnRecord, is_shown: bool) -> None:
-        """Make the end durable, then show it."""
-        turn = self.live.record
+    async def commit(self, outcome: Json, *, is_shown: bool = True) -> None:
+        """Make the end durable, then show it. `is_shown` is False when nothing of the output was journalled.
+
+        Raises:
+            TurnTaken: somebody else ended the turn.
+        """
+        now = self.app.clock.now()
+        final = self.live.record.model_copy(
+            update={
+                **outcome,
+                "completed_at": now,
+                "output": self.output.items,
+                "due": None,
+                "next_sequence": self.output.sequence,
+                "charge": round(self.tally.charge, 2),
+            }
+        )
         silent = None if is_shown else middle(final)
         if not is_shown:
-            final = final.model_copy(update={"next_sequence": silent.last + 1 if silent else 2})
-        now = self.app.clock.now()
-        await self.ledger.commit(final, spent=spent(final), model=turn.params["model"], now=now)
+            final = final.model_copy(update={"next_sequence": silent.last + 1 if silent else FIRST_SEQUENCE})
+        header = await self.ledger.commit(final, spent=spent(final), model=final.params["model"], now=now)
         if silent is not None:
             self.live.publish(silent)
         self.live.publish(ending(final))
         self.live.end(final)
+        if (
+            header is not None
+            and header.title is None
+            and final.status == "completed"
+            and self.app.settings.turn.titles
+        ):
+            self.app.live.keep(asyncio.create_task(title_quietly(self.app, self.owner, final)))
         log.info(
             "turn.ended",
             extra={
@@ -270,9 +317,22 @@ class Run:
         )
 
 
-def estimated_usage(request: ModelRequest, output: list[Json]) -> Usage:
+def new_journal(app: App, turn: TurnRecord, *, number: int = 0) -> Journal:
+    """This process's place in the turn's journal, for the attempt the record names."""
+    return Journal(
+        app.store,
+        turn.id,
+        app.clock,
+        writer=f"{app.host}.{turn.attempt}",
+        lease=app.settings.turn.lease,
+        attempt=turn.attempt,
+        number=number,
+    )
+
+
+def estimated_usage(context_tokens: int, output: list[Json]) -> Usage:
     """For an upstream that did not count: the same estimate that budgets use."""
-    return Usage(input_tokens=estimate_tokens(request.items), output_tokens=estimate_tokens(output) if output else 0)
+    return Usage(input_tokens=context_tokens, output_tokens=estimate_tokens(output))
 
 
 def usage_body(usage: Usage) -> Json:

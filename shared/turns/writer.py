@@ -8,6 +8,8 @@ from shared.turns.journal import Journal
 from shared.turns.live import LiveTurn
 from shared.turns.output import Output
 
+type Json = dict[str, Any]
+
 
 class Writer:
     """Between a turn's output and its readers.
@@ -40,8 +42,8 @@ class Writer:
         """There is something to flush."""
         self._dirty.set()
 
-    async def flush(self, *, is_closing: bool = False) -> bool:
-        """Append what is pending, then show it.
+    async def flush(self, *, outcome: Json | None = None) -> bool:
+        """Append what is pending, then show it; with an outcome, this is the last of it.
 
         Returns:
             False when a turn that nobody read and nothing was journalled of is closing: it is its record that will
@@ -53,13 +55,13 @@ class Writer:
         async with self._lock:
             self._dirty.clear()
             journal = self._journal
-            if is_closing and journal is not None and journal.number == 0 and not self._is_read():
+            if outcome is not None and journal is not None and journal.number == 0 and not self._is_read():
                 self._output.drain()
                 return False
             events = self._output.drain()
             batch = Batch.of(events) if events else Batch(0, -1, data=b"")
-            if journal is not None and (events or is_closing):
-                await journal.append(batch, is_closing=is_closing)
+            if journal is not None and (events or outcome is not None):
+                await journal.append(batch, outcome=outcome)
             if events:
                 self._live.publish(batch)
             return True

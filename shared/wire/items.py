@@ -4,7 +4,7 @@ Accepted forms are those of PROTOCOL.md 2.3: a bare string, messages without `ty
 without id, outputs as string or parts, references with or without `type`. Stored forms always have id, type and status.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -63,6 +63,12 @@ class Message(Schema):
     content: str | list[ContentPart]
     status: Literal["in_progress", "completed", "incomplete"] | None = None
     phase: Literal["commentary", "final_answer"] | None = None
+
+
+class NamedMessage(Message):
+    """A message of Chat Completions, whose author may have a name; the Responses API has no word for that."""
+
+    name: str | None = None
 
 
 class FunctionCall(Schema):
@@ -134,7 +140,7 @@ class ItemReference(Schema):
 
 def _tag(value: Any) -> str:
     """Which schema an item is held against: its `type`, or by its shape where the type may be left out."""
-    fields: Json = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+    fields = cast(Json, value) if isinstance(value, dict) else vars(value)
     type_ = fields.get("type")
     if isinstance(type_, str):
         return type_
@@ -197,6 +203,8 @@ def _stored(item: InputItem, turn_token: str, index: int) -> Json:
         return {**body, "encrypted_content": item.encrypted_content}
     if isinstance(item, Message):
         body |= {"status": item.status or "completed", "role": item.role, "content": _content(item, index)}
+        if isinstance(item, NamedMessage) and item.name:
+            body["name"] = item.name
         return body | ({"phase": item.phase} if item.phase else {})
     body |= item.model_dump(exclude_none=True, exclude={"id", "type", "status"})
     if isinstance(item, Reasoning):

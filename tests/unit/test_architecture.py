@@ -47,6 +47,7 @@ ADAPTERS = (
     "shared.storage.cosmos_emulator",
     "shared.storage.folder",
     "shared.storage.blob",
+    "shared.models.offline",
     "shared.models.openai",
     "shared.models.scripted",
 )

@@ -1,0 +1,37 @@
+"""`/v1/models` and `/v1/embeddings`."""
+
+from typing import Any
+
+import azure.functions as func
+
+from functions._edge import Call, edge, json_response, read_json
+from functions._http import Request, Response
+from shared.errors import NotFound
+
+blueprint = func.Blueprint()
+
+
+@blueprint.route("v1/models", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+@edge
+async def list_models(request: Request, call: Call) -> Response:
+    del request
+    models: list[dict[str, Any]] = await call.app.models.models()
+    return json_response({"object": "list", "data": models})
+
+
+@blueprint.route("v1/models/{*model}", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+@edge
+async def retrieve_model(request: Request, call: Call) -> Response:
+    """Names may contain slashes, as those of many compatible servers do."""
+    name = request.path_params["model"]
+    for model in await call.app.models.models():
+        if model["id"] == name:
+            return json_response(model)
+    raise NotFound(f"The model {name!r} does not exist.", param="model", code="model_not_found")
+
+
+@blueprint.route("v1/embeddings", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
+@edge
+async def create_embeddings(request: Request, call: Call) -> Response:
+    body = await read_json(request, call.app.settings.http.max_body)
+    return json_response(await call.app.embedder.embed(body))

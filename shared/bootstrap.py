@@ -1,0 +1,60 @@
+"""The composition root: the only place that picks adapters."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+from shared.app import App
+from shared.clock import SystemClock
+from shared.ids import RandomIds
+from shared.models.router import build_embedder, build_router
+from shared.settings import Settings, StorageSettings
+from shared.storage.base import BlobStore, Store
+from shared.tools.builtin.clock import current_time
+from shared.tools.registry import ToolRegistry
+
+
+def build_app(settings: Settings, **overrides: Any) -> App:
+    """The app that the settings describe; each port can be given by keyword instead (`store=`, `models=`, …).
+
+    Nothing is connected yet: adapters import their libraries and open their connections on first use.
+    """
+    clock = overrides.pop("clock", None) or SystemClock()
+    ids = overrides.pop("ids", None) or RandomIds()
+    parts: dict[str, Any] = {
+        "store": lambda: _store(settings.storage, clock),
+        "blobs": lambda: _blobs(settings.storage),
+        "models": lambda: build_router(settings.model, clock=clock),
+        "embedder": lambda: build_embedder(settings.model),
+        "tools": lambda: _tools(clock),
+        "host": lambda: f"{socket.gethostname()}-{ids.token()[:8]}",
+    }
+    built = {name: overrides.pop(name) if name in overrides else make() for name, make in parts.items()}
+    return App(settings=settings, clock=clock, ids=ids, **built, **overrides)
+
+
+def _store(settings: StorageSettings, clock: Any) -> Store:
+    if settings.cosmos_endpoint:
+        from shared.storage.cosmos import CosmosStore  # noqa: PLC0415 - only where it is used
+
+        return CosmosStore(settings)
+    from shared.storage.sqlite import SqliteStore  # noqa: PLC0415
+
+    folder = Path(settings.data)
+    folder.mkdir(parents=True, exist_ok=True)
+    return SqliteStore(str(folder / "companion.db"), clock)
+
+
+def _blobs(settings: StorageSettings) -> BlobStore:
+    if settings.blob_endpoint or settings.connection_string:
+        from shared.storage.blob import AzureBlobStore  # noqa: PLC0415
+
+        return AzureBlobStore(settings)
+    from shared.storage.folder import FolderBlobStore  # noqa: PLC0415
+
+    return FolderBlobStore(str(Path(settings.data) / "blobs"))
+
+
+def _tools(clock: Any) -> ToolRegistry:
+    tools = [current_time(clock)]
+    return ToolRegistry({tool.name: tool for tool in tools})

@@ -1,0 +1,287 @@
+"""What may happen to conversations and their items."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+from shared.app import App
+from shared.conversations.records import ConversationRecord, TurnRecord, header_sort, sort_key
+from shared.conversations.repository import (
+    FoundConversation,
+    find_conversation,
+    find_turn,
+    is_on_path,
+    turns,
+    walk_back,
+)
+from shared.errors import InvalidRequest, NotFound
+from shared.ids import turn_of
+from shared.storage.base import STATE, Create, Delete, Document
+from shared.storage.mutate import Change, mutate
+from shared.turns.context import turn_items
+from shared.turns.ledger import HeadMoved, busy, touched
+from shared.wire.items import InputItem, stored_items
+
+type Json = dict[str, Any]
+
+LOOK_BACK = 1000
+"""Turns searched for an item whose id does not say which turn it is in."""
+
+
+async def get_conversation(app: App, owner: str, id_: str) -> FoundConversation:
+    """A conversation's header.
+
+    Raises:
+        NotFound: there is none, or it is somebody else's.
+    """
+    found = await find_conversation(app.store, owner, id_)
+    if found is None:
+        raise NotFound(f"Conversation with id {id_!r} not found.", param="conversation_id")
+    return found
+
+
+async def create_conversation(
+    app: App, owner: str, *, metadata: dict[str, str], items: str | list[InputItem] | None
+) -> ConversationRecord:
+    """A new conversation, with its first items if there are any."""
+    token, now, turn_token = app.ids.token(), app.clock.now(), app.ids.token()
+    header = ConversationRecord(
+        id=f"conv_{token}", sort=header_sort(now, token), created_at=now, updated_at=now, metadata=metadata
+    )
+    operations: list[Create] = []
+    if items:
+        turn = _added(header, stored_items(items, turn_token), parent=None, now=now, token=turn_token)
+        header = header.model_copy(update={"head": turn.id})
+        operations.append(Create(turn.document()))
+    await app.store.batch(STATE, owner, [Create(header.document()), *operations])
+    return header
+
+
+async def update_conversation(
+    app: App, owner: str, id_: str, *, metadata: dict[str, str] | None, title: str | None, head: str | None
+) -> ConversationRecord:
+    """Change what a client may change of a header; None leaves a field as it is.
+
+    Raises:
+        NotFound: there is no such conversation.
+        InvalidRequest: the new head is not a turn of it.
+    """
+    if head is not None:
+        found = await find_turn(app.store, owner, head)
+        if found is None or found.record.conversation != id_ or not found.record.is_final:
+            raise InvalidRequest(
+                f"Response with id {head!r} is not a finished part of this conversation.", param="head"
+            )
+    wanted = {"metadata": metadata, "title": title, "head": head}
+    given = {name: value for name, value in wanted.items() if value is not None}
+
+    def apply(body: Document | None) -> Document:
+        header = _existing(body, id_)
+        if head is not None and header.running is not None:
+            raise busy(header)
+        return touched(header, app.clock.now(), **given).document()
+
+    _, stored = await mutate(app.store, STATE, owner, [], [Change(id_, apply)])
+    return ConversationRecord.model_validate(stored[0].body)
+
+
+async def delete_conversation(app: App, owner: str, id_: str) -> None:
+    """The conversation is gone; its responses are not (as OpenAI's specification says)."""
+    await get_conversation(app, owner, id_)
+    await app.store.batch(STATE, owner, [Delete(id_)])
+
+
+async def add_items(app: App, owner: str, id_: str, new: list[InputItem]) -> list[Json]:
+    """Append items by hand, as a turn that nobody answers.
+
+    Raises:
+        InvalidRequest: an item is in the conversation already.
+        Conflict: a response is being made in it.
+    """
+    token = app.ids.token()
+    items = stored_items(new, token)
+    header: ConversationRecord | None = None
+    for _ in range(4):
+        found = await get_conversation(app, owner, id_)
+        header = found.record
+        if header.running is not None:
+            raise busy(header)
+        parent = await find_turn(app.store, owner, header.head) if header.head else None
+        await _refuse_known(app, owner, header, [item for item in items if turn_of(item["id"]) != token])
+        turn = _added(header, items, parent=parent.record if parent else None, now=app.clock.now(), token=token)
+        try:
+            await mutate(
+                app.store,
+                STATE,
+                owner,
+                [Create(turn.document())],
+                [Change(id_, _moving(header, turn, app.clock.now()), known=found.stored, is_known=True)],
+            )
+        except HeadMoved:
+            continue
+        return turn.input
+    assert header is not None
+    raise busy(header)
+
+
+async def remove_item(app: App, owner: str, id_: str, item_id: str) -> ConversationRecord:
+    """Take an item out of a conversation; the response it came from keeps it."""
+    header = (await get_conversation(app, owner, id_)).record
+    turn, _ = await find_item(app, owner, header, item_id)
+
+    def apply(body: Document | None) -> Document:
+        if body is None:
+            raise _no_item(item_id)
+        record = TurnRecord.model_validate(body)
+        return record.model_copy(update={"removed": [*record.removed, item_id]}).document()
+
+    def touch(body: Document | None) -> Document:
+        return touched(_existing(body, id_), app.clock.now()).document()
+
+    _, stored = await mutate(app.store, STATE, owner, [], [Change(turn.id, apply), Change(id_, touch)])
+    return ConversationRecord.model_validate(stored[1].body)
+
+
+async def find_item(app: App, owner: str, header: ConversationRecord, item_id: str) -> tuple[TurnRecord, Json]:
+    """An item of the conversation and the turn it belongs to; a point read where its id names the turn.
+
+    Raises:
+        NotFound: it is not in this conversation.
+    """
+    token = turn_of(item_id)
+    named = await find_turn(app.store, owner, f"resp_{token}") if token else None
+    if named is not None and named.record.conversation == header.id:
+        item = _item_of(named.record, item_id)
+        if item is not None:
+            return named.record, item
+    head = await find_turn(app.store, owner, header.head) if header.head else None
+    seen = 0
+    async for turn in walk_back(app.store, owner, header.id, head.record if head else None):
+        item = _item_of(turn, item_id)
+        if item is not None:
+            return turn, item
+        seen += 1
+        if seen >= LOOK_BACK:
+            break
+    raise _no_item(item_id)
+
+
+async def list_items(
+    app: App, owner: str, id_: str, *, after: str | None, order: Literal["asc", "desc"], limit: int
+) -> tuple[list[Json], bool]:
+    """One page of the conversation's shown branch.
+
+    Returns:
+        The items, and whether there are more.
+
+    Raises:
+        NotFound: no such conversation, or `after` is not an item of it.
+    """
+    header = (await get_conversation(app, owner, id_)).record
+    if header.head is None:
+        if after is not None:
+            raise _no_item(after)
+        return [], False
+    start = (await find_item(app, owner, header, after))[0] if after is not None else None
+    walk = _newest_first(app, owner, header, start) if order == "desc" else _oldest_first(app, owner, header, start)
+    page: list[Json] = []
+    is_behind = after is None
+    async for item in walk:
+        if is_behind:
+            page.append(item)
+            if len(page) > limit:
+                break
+        elif item["id"] == after:
+            is_behind = True
+    return page[:limit], len(page) > limit
+
+
+async def _newest_first(
+    app: App, owner: str, header: ConversationRecord, start: TurnRecord | None
+) -> AsyncIterator[Json]:
+    if start is None and header.head is not None:
+        found = await find_turn(app.store, owner, header.head)
+        start = found.record if found else None
+    async for turn in walk_back(app.store, owner, header.id, start):
+        for item in reversed(_shown(turn)):
+            yield item
+
+
+async def _oldest_first(
+    app: App, owner: str, header: ConversationRecord, start: TurnRecord | None
+) -> AsyncIterator[Json]:
+    found = await find_turn(app.store, owner, header.head or "")
+    if found is None:
+        return
+    if start is not None:
+        for item in _shown(start):
+            yield item
+    after = start.sort if start else None
+    while page := await turns(app.store, owner, header.id, after=after, order="asc"):
+        for turn in page:
+            if is_on_path(turn, found.record):
+                for item in _shown(turn):
+                    yield item
+        after = page[-1].sort
+
+
+def _shown(turn: TurnRecord) -> list[Json]:
+    """What a turn shows in its conversation: nothing while it runs, nothing when it failed."""
+    return turn_items(turn) if turn.is_final and turn.status != "failed" else []
+
+
+def _item_of(turn: TurnRecord, item_id: str) -> Json | None:
+    return next((item for item in _shown(turn) if item["id"] == item_id), None)
+
+
+def _no_item(item_id: str) -> NotFound:
+    return NotFound(f"Item with id {item_id!r} not found.", param="item_id")
+
+
+def _existing(body: Document | None, id_: str) -> ConversationRecord:
+    if body is None:
+        raise NotFound(f"Conversation with id {id_!r} not found.", param="conversation_id")
+    return ConversationRecord.model_validate(body)
+
+
+def _added(
+    header: ConversationRecord, items: list[Json], *, parent: TurnRecord | None, now: float, token: str
+) -> TurnRecord:
+    depth = parent.depth + 1 if parent else 0
+    return TurnRecord(
+        id=f"resp_{token}",
+        group=header.id,
+        sort=sort_key(depth, token),
+        depth=depth,
+        parent=parent.id if parent else None,
+        conversation=header.id,
+        branch=parent.branch if parent else token,
+        lineage=parent.lineage if parent else [],
+        surface="items",
+        is_stored=False,
+        status="completed",
+        created_at=now,
+        completed_at=now,
+        input=items,
+    )
+
+
+def _moving(expected: ConversationRecord, turn: TurnRecord, now: float) -> Any:
+    def apply(body: Document | None) -> Document:
+        header = _existing(body, expected.id)
+        if header.running is not None:
+            raise busy(header)
+        if header.head != expected.head:
+            raise HeadMoved
+        return touched(header, now, head=turn.id).document()
+
+    return apply
+
+
+async def _refuse_known(app: App, owner: str, header: ConversationRecord, items: list[Json]) -> None:
+    """An item the client numbered itself must be new to the conversation."""
+    for item in items:
+        try:
+            await find_item(app, owner, header, item["id"])
+        except NotFound:
+            continue
+        raise InvalidRequest(f"Item already in conversation: {item['id']!r}.", param="items")

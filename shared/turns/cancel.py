@@ -1,0 +1,92 @@
+"""Ending a turn early, from any host; and deleting a response."""
+
+from contextlib import suppress
+
+from shared.app import App
+from shared.conversations.records import TurnRecord
+from shared.conversations.repository import turns
+from shared.errors import Conflict
+from shared.storage.base import EVENTS, STATE, Delete, Document, Missing
+from shared.storage.mutate import Change, mutate
+from shared.turns.context import estimate_tokens
+from shared.turns.follow import get_turn
+from shared.turns.ledger import TurnTaken
+from shared.turns.run import estimated_usage, usage_body
+from shared.turns.takeover import Claimed, claim
+
+_TRIES = 10
+
+
+async def cancel_turn(app: App, owner: str, response_id: str) -> TurnRecord:
+    """End a running turn `cancelled`, keeping what was shown; a final one is returned as it is.
+
+    Raises:
+        NotFound: there is no such response.
+    """
+    for _ in range(_TRIES):
+        live = app.live.find(owner, response_id)
+        if live is not None and live.record.is_response:
+            live.cancel()
+            record = await live.finished()
+            if record.is_final:
+                return record
+        found = await get_turn(app, owner, response_id)
+        if found.record.is_final:
+            return found.record
+        claimed = await claim(app, owner, found, note=None)
+        if claimed is None:
+            continue
+        try:
+            return await _end(app, owner, claimed)
+        except TurnTaken:
+            continue
+    raise Conflict(f"Response {response_id!r} is changing hands; try again.", retry_after=1)
+
+
+async def _end(app: App, owner: str, claimed: Claimed) -> TurnRecord:
+    """Close what is open, commit, show the end to whoever follows."""
+    run = claimed.run(app, owner)
+    outcome = claimed.tail.outcome
+    if outcome is None:
+        run.close_items()
+        tokens = estimated_usage(estimate_tokens(claimed.turn.input), run.output.items)
+        outcome = {"status": "cancelled", "usage": usage_body(tokens)}
+        await run.writer.flush(outcome=outcome)
+    await run.commit(outcome)
+    return run.live.record
+
+
+async def delete_turn(app: App, owner: str, response_id: str) -> None:
+    """The response is gone; what was built on it is not.
+
+    Where later turns (or a conversation) still need its items, they stay, out of reach of its id; else nothing stays.
+
+    Raises:
+        NotFound: there is no such response.
+    """
+    record = (await get_turn(app, owner, response_id)).record
+    if not record.is_final:
+        record = await cancel_turn(app, owner, response_id)
+    if record.conversation is not None or await _has_children(app, owner, record):
+        await mutate(app.store, STATE, owner, [], [Change(response_id, _hide)])
+    else:
+        with suppress(Missing):  # deleted by another request meanwhile: gone is gone
+            await app.store.batch(STATE, owner, [Delete(response_id)])
+    await app.store.erase(EVENTS, response_id)
+
+
+def _hide(body: Document | None) -> Document:
+    assert body is not None
+    return TurnRecord.model_validate(body).model_copy(update={"is_stored": False}).document()
+
+
+async def _has_children(app: App, owner: str, record: TurnRecord) -> bool:
+    """Children are one deeper, so they come right behind their parent's siblings."""
+    after = record.sort
+    while page := await turns(app.store, owner, record.group, after=after, order="asc"):
+        if any(turn.parent == record.id for turn in page):
+            return True
+        if page[-1].depth > record.depth + 1:
+            return False
+        after = page[-1].sort
+    return False

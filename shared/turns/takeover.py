@@ -1,0 +1,191 @@
+"""Turns whose process died: claim, seal, and go on from what the journal holds; or end them.
+
+A claim is a conditional write of the record (one more attempt, a new host); the seal is the next id in the journal,
+which the old writer's next append needs. After both, nobody else can write or commit, and what was shown is known.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from shared.app import App
+from shared.conversations.records import TurnRecord
+from shared.conversations.repository import FoundTurn, find_turn
+from shared.storage.base import STATE, Missing, Replace, Stale
+from shared.telemetry import Tally, tallied
+from shared.turns.context import build_history, estimate_tokens
+from shared.turns.events import Folded, fold
+from shared.turns.journal import Journal, Tail, read_tail, seal
+from shared.turns.ledger import Ledger
+from shared.turns.live import LiveTurn
+from shared.turns.loop import run_tool, unknown_outcome
+from shared.turns.output import FIRST_SEQUENCE, Output
+from shared.turns.prepare import model_request, path_to
+from shared.turns.replay import opening
+from shared.turns.run import Run, estimated_usage, new_journal, usage_body
+
+log = logging.getLogger("companion.turns")
+
+MAX_ATTEMPTS = 3
+"""A turn that kills so many hosts ends `failed`."""
+
+
+@dataclass(slots=True)
+class Claimed:
+    """A turn that is ours alone now, and everything that was shown of it."""
+
+    turn: TurnRecord
+    etag: str
+    tail: Tail
+    journal: Journal
+    folded: Folded
+    tally: Tally
+
+    def run(self, app: App, owner: str) -> Run:
+        """Ready to go on; its stream so far is there for followers on this host."""
+        sequence = self.tail.next_sequence or FIRST_SEQUENCE
+        live = LiveTurn(self.turn)
+        live.publish(opening(self.turn))
+        for entry in self.tail.entries:
+            if not entry.batch.is_empty:
+                live.publish(entry.batch)
+        return Run(
+            app=app,
+            owner=owner,
+            live=live,
+            output=Output.resumed(self.turn.token, self.folded, sequence=sequence),
+            journal=self.journal,
+            ledger=Ledger(app.store, owner, turn_etag=self.etag),
+            tally=self.tally,
+        )
+
+
+def is_expired(turn: TurnRecord, tail: Tail, now: float) -> bool:
+    """Whether nobody claims the turn any more: by its record, nor by the journal, where the lease is renewed."""
+    return not turn.is_final and max(turn.due or 0.0, tail.until) < now
+
+
+async def claim(app: App, owner: str, found: FoundTurn, *, note: str | None) -> Claimed | None:
+    """Make a running turn ours, whoever ran it.
+
+    Returns:
+        None when somebody else was faster, or ended it.
+    """
+    turn = found.record
+    if turn.is_final:
+        return None
+    with tallied() as tally:
+        claimed = turn.model_copy(
+            update={
+                "attempt": turn.attempt + 1,
+                "host": app.host,
+                "due": app.clock.now() + app.settings.turn.lease,
+                "notes": [*turn.notes, note] if note else turn.notes,
+            }
+        )
+        try:
+            etags = await app.store.batch(STATE, owner, [Replace(claimed.document(), found.etag)])
+        except (Stale, Missing):
+            return None
+        tail = await read_tail(app.store, turn.id)
+        journal = new_journal(app, claimed, number=tail.number)
+        tail = await seal(journal, lambda: read_tail(app.store, turn.id))
+        return Claimed(claimed, etags[0], tail, journal, fold(tail.events), tally)
+
+
+async def take_over(app: App, owner: str, response_id: str) -> LiveTurn | None:
+    """Go on with a turn whose lease has run out.
+
+    Returns:
+        The turn, running here now; None when there is nothing to take: it lives, has ended, or another host has it.
+    """
+    live = app.live.find(owner, response_id)
+    if live is not None:
+        return live
+    found = await find_turn(app.store, owner, response_id)
+    if found is None or not is_expired(found.record, await read_tail(app.store, response_id), app.clock.now()):
+        return None
+    claimed = await claim(
+        app, owner, found, note=f"Taken over from a host that stopped (attempt {found.record.attempt})."
+    )
+    if claimed is None:
+        return None
+    log.warning("turn.taken_over", extra={"response_id": response_id, "attempt": claimed.turn.attempt})
+    run = claimed.run(app, owner)
+    outcome = claimed.tail.outcome
+    if outcome is not None:
+        run.begin_ended(outcome)
+    elif found.record.attempt >= MAX_ATTEMPTS:
+        run.begin_ended(_given_up(claimed, run))
+    else:
+        run.begin(lambda run: _resume(run, claimed))
+    return run.live
+
+
+def _given_up(claimed: Claimed, run: Run) -> dict[str, object]:
+    run.output.close("incomplete")
+    message = f"The response was given up after {MAX_ATTEMPTS} hosts had stopped while making it."
+    return {"status": "failed", "error": {"code": "server_error", "message": message}, **_estimate(claimed)}
+
+
+def _estimate(claimed: Claimed) -> dict[str, object]:
+    """Usage of calls whose end nobody saw."""
+    tokens = estimate_tokens(claimed.turn.input)
+    return {"usage": usage_body(estimated_usage(tokens, claimed.folded.items))}
+
+
+async def _resume(run: Run, claimed: Claimed) -> None:
+    """From the stored prefix to the end of the answer.
+
+    Finished steps stay. A tool call that may have run is run again only if that is declared safe. Text that was shown
+    is never spliced: its item is closed as `incomplete` and the answer begins again in a new one.
+    """
+    app, turn, output = run.app, run.live.record, run.output
+    context = await _context(app, run.owner, turn)
+    await _settle_calls(run, claimed)
+    torn = [item["id"] for item in output.open_items()]
+    if torn:
+        run.live.record = turn = turn.model_copy(
+            update={
+                "torn": [*turn.torn, *torn],
+                "notes": [
+                    *turn.notes,
+                    "Text shown before the take-over was closed as incomplete; the answer restarts.",
+                ],
+            }
+        )
+        lost = estimated_usage(estimate_tokens(context), output.snapshot())
+        run.result.usage = run.result.usage + lost
+        output.close("incomplete")
+        run.writer.touch()
+    if not torn and _is_whole(output):
+        run.result.usage = estimated_usage(estimate_tokens(context), output.items)
+        return
+    model = await app.models.resolve(turn.params["model"])
+    own = [item for item in output.items if item["id"] not in turn.torn]
+    await run.loop(model_request(app, turn, model, [*context, *own]))
+
+
+def _is_whole(output: Output) -> bool:
+    """Whether the last thing the model said was an answer, or calls for the client to make."""
+    return bool(output.items) and output.items[-1]["type"] in ("message", "function_call", "custom_tool_call")
+
+
+async def _settle_calls(run: Run, claimed: Claimed) -> None:
+    tools = run.app.tools.offered(run.live.record.params["tools"])
+    for index in sorted(claimed.folded.called):
+        item = run.output.items[index]
+        if item["status"] != "in_progress":
+            continue
+        tool = tools.get(item["name"])
+        if index in claimed.folded.begun and not (tool and tool.is_idempotent):
+            unknown_outcome(run.output, index)
+        else:
+            await run_tool(run.output, run.writer, index, tools)
+        run.writer.touch()
+
+
+async def _context(app: App, owner: str, turn: TurnRecord) -> list[dict[str, object]]:
+    """What the model was shown before this turn's own output: history along the branch, then the input."""
+    parent = await find_turn(app.store, owner, turn.parent) if turn.parent else None
+    path = await path_to(app, owner, parent.record) if parent else []
+    return [*build_history(path, budget=app.settings.turn.context_tokens), *turn.input]
