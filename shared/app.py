@@ -38,5 +38,6 @@ class App:
         """Let running turns end for so long, then release every connection."""
         await self.live.drain(seconds)
         await self.models.close()
+        await self.embedder.close()
         await self.blobs.close()
         await self.store.close()
