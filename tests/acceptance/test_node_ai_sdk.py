@@ -1,6 +1,6 @@
 """Story: a web team uses the AI SDK (`ai` and `@ai-sdk/openai`) with Companion behind it."""
 
-from tests.acceptance.node import run_client
+from tests.acceptance.client import run_client
 
 
 def test_each_way_of_conversing_remembers(base_url: str) -> None:

@@ -6,12 +6,17 @@ import { streamText } from "ai";
 const provider = createOpenAI({ baseURL: process.env.BASE_URL, apiKey: "local" });
 const turns = ["My name is Ada.", "What is my name?"];
 
+function onError({ error }) {
+  console.error(error);
+  process.exit(1);
+}
+
 async function converse(model, providerOptions) {
   const messages = [];
   const answers = [];
   for (const content of turns) {
     messages.push({ role: "user", content });
-    const result = streamText({ model, messages, providerOptions, maxRetries: 0, onError: ({ error }) => { throw error; } });
+    const result = streamText({ model, messages, providerOptions, maxRetries: 0, onError });
     let text = "";
     for await (const delta of result.textStream) text += delta;
     if ((await result.finishReason) !== "stop") throw new Error(`finished with ${await result.finishReason}`);
@@ -26,7 +31,7 @@ async function conversing() {
   const { id } = await created.json();
   const answers = [];
   for (const prompt of turns) {
-    const result = streamText({ model: provider("companion"), prompt, providerOptions: { openai: { conversation: id } } });
+    const result = streamText({ model: provider("companion"), prompt, onError, providerOptions: { openai: { conversation: id } } });
     answers.push(await result.text);
   }
   return answers;

@@ -1,8 +1,9 @@
-"""Runs a stock Node client against a base URL."""
+"""Runs a stock client, as a process of its own, against a base URL."""
 
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 CLIENTS = Path(__file__).parent / "clients"
@@ -10,8 +11,9 @@ CLIENTS = Path(__file__).parent / "clients"
 
 def run_client(name: str, base_url: str) -> dict[str, list[str]]:
     """What the script printed last, as JSON."""
+    program = [sys.executable, "-W", "error"] if name.endswith(".py") else ["node"]
     run = subprocess.run(
-        ["node", str(CLIENTS / name)],
+        [*program, str(CLIENTS / name)],
         env={**os.environ, "BASE_URL": base_url},
         capture_output=True,
         text=True,
