@@ -156,7 +156,7 @@ async def tick(timer: func.TimerRequest) -> None:
     state["ticks"].append(timer.past_due)
 
 
-@blueprint.queue_trigger("message", queue_name="jobs", connection="AzureWebJobsStorage")
+@cast(Any, blueprint).queue_trigger("message", queue_name="jobs", connection="AzureWebJobsStorage")
 async def job(message: func.QueueMessage) -> None:
     body = message.get_body().decode()
     state["jobs"].append([body, message.id, message.dequeue_count])
