@@ -21,6 +21,10 @@ LIMIT = 30.0
 """Seconds one operation may take, its retries included; blobs are up to tens of megabytes."""
 CONNECT_SECONDS = 3
 READ_SECONDS = 8
+BLOCK = 2**20
+"""Bytes sent at once; aiohttp writes each such piece without yielding to the event loop."""
+PARALLEL = 4
+"""Blocks of one blob under way at a time."""
 
 
 class AzureBlobStore:
@@ -39,7 +43,11 @@ class AzureBlobStore:
         async with _limit():
             client = await self._open()
             await client.upload_blob(
-                path, data, overwrite=True, content_settings=ContentSettings(content_type=content_type)
+                path,
+                data,
+                overwrite=True,
+                content_settings=ContentSettings(content_type=content_type),
+                max_concurrency=PARALLEL,
             )
 
     async def get(self, owner: str, name: str) -> tuple[bytes, str] | None:
@@ -112,6 +120,8 @@ class AzureBlobStore:
             "retry_total": 2,
             "retry_connect": 1,
             "initial_backoff": 1,
+            "max_single_put_size": BLOCK,
+            "max_block_size": BLOCK,
         }
         connection_string = self._settings.connection_string.reveal()
         if not connection_string:

@@ -98,8 +98,8 @@ class Service:
     """More arguments for the SDK's client."""
     key = ""
     """Used where the settings give none; empty: the managed identity."""
-    partition_conditions: tuple[str, ...] = ()
-    """Added to a query inside one partition, where the partition key given beside it is not enough."""
+    names_partition = False
+    """Whether the text of a query must name the partition that is given beside it."""
 
     async def setup(self, client: "CosmosClient", database: str) -> None:
         """Make the containers; in the cloud, the templates have done so."""
@@ -151,7 +151,7 @@ class CosmosStore:
         if not operations:
             return []
         proxy = await self._container(container)
-        async with self._service.writing(proxy, partition, operations), _limit():
+        async with _limit(), self._service.writing(proxy, partition, operations):
             return await _write(proxy, partition, operations, "batch")
 
     async def due(self, container: str, kind: str, *, before: float, limit: int = 100) -> list[Due]:
@@ -243,14 +243,14 @@ class CosmosStore:
     ) -> list[Document]:
         """All results of a query inside one partition; with None, across them."""
         proxy = await self._container(container)
-        conditions = select.conditions
+        conditions, values = select.conditions, select.parameters
         options: dict[str, Any] = {"max_item_count": page, "response_hook": _meter(operation)}
         if partition is not None:
-            conditions = (*self._service.partition_conditions, *conditions)
             options["partition_key"] = partition
+            if self._service.names_partition:
+                conditions, values = ("c.pk = @pk", *conditions), values | {"pk": partition}
         async with _limit():
-            parameters = _parameters(select.parameters | {"pk": partition})
-            items = proxy.query_items(select.sql(conditions), parameters=parameters, **options)
+            items = proxy.query_items(select.sql(conditions), parameters=_parameters(values), **options)
             found: list[Document] = [item async for item in items]
         return found
 

@@ -35,7 +35,7 @@ class Emulator(Service):
 
     key = "ZW11bGF0b3I="
     """Any key will do where none is set: this emulator checks none."""
-    partition_conditions = ("c.pk = @pk",)
+    names_partition = True
 
     def __init__(self) -> None:
         self._writing = asyncio.Lock()
