@@ -79,10 +79,13 @@ def retry_headers(error: AssistantError) -> dict[str, str]:
 
 
 def invalid(exc: ValidationError, body: Any = None) -> InvalidRequest:
-    """The most telling of pydantic's errors: the one deepest in the payload, since unions report every branch."""
+    """The most telling of pydantic's errors, since unions report every branch: the one deepest in the payload, and of
+    those one that is not about the type."""
     errors = exc.errors(include_url=False, include_context=True)
-    located = [(_path(error["loc"], body, is_missing=error["type"] == "missing"), error) for error in errors]
-    path, error = max(located, key=lambda pair: len(pair[0]))
+    located = [
+        (_path(error["loc"], body, is_missing=error["type"] == "missing") + _tag_of(error), error) for error in errors
+    ]
+    path, error = max(located, key=lambda pair: (len(pair[0]), not pair[1]["type"].endswith("_type")))
     param = param_name(path)
     code, message = _describe(param, error["type"], error)
     return InvalidRequest(message, param=param or None, code=code)
@@ -117,6 +120,14 @@ def _path(loc: Sequence[int | str], body: Any, *, is_missing: bool) -> list[int 
     return path
 
 
+def _tag_of(error: Any) -> list[int | str]:
+    """The field that tells the kinds of a union apart, where that is what is wrong."""
+    if error["type"] not in ("union_tag_invalid", "union_tag_not_found"):
+        return []
+    name: str = error["ctx"]["discriminator"].strip("'")
+    return [name] if name.isidentifier() else []
+
+
 def _step(here: Any, part: int | str) -> tuple[bool, Any]:
     match here:
         case dict():
@@ -130,10 +141,10 @@ def _step(here: Any, part: int | str) -> tuple[bool, Any]:
 
 
 _LIMITS = {
-    "greater_than": ("integer_below_min_value", "greater than {gt}"),
-    "greater_than_equal": ("integer_below_min_value", "at least {ge}"),
-    "less_than": ("integer_above_max_value", "less than {lt}"),
-    "less_than_equal": ("integer_above_max_value", "at most {le}"),
+    "greater_than": ("{kind}_below_min_value", "greater than {gt}"),
+    "greater_than_equal": ("{kind}_below_min_value", "at least {ge}"),
+    "less_than": ("{kind}_above_max_value", "less than {lt}"),
+    "less_than_equal": ("{kind}_above_max_value", "at most {le}"),
     "string_too_short": ("string_below_min_length", "a string of at least {min_length} characters"),
     "string_too_long": ("string_above_max_length", "a string of at most {max_length} characters"),
     "too_short": ("array_below_min_length", "at least {min_length} long"),
@@ -154,17 +165,22 @@ def _describe(param: str, type_: str, error: Any) -> tuple[str, str]:
     """Code and message."""
     context: dict[str, Any] = error.get("ctx", {})
     value: object = error["input"]
-    if type_ == "missing":
+    if type_ in ("missing", "union_tag_not_found"):
         return "missing_required_parameter", f"Missing required parameter: '{param}'."
+    if type_ == "union_tag_invalid":
+        return "invalid_value", f"Invalid value: {context['tag']!r}. Supported values are: {context['expected_tags']}."
     if type_ in ("literal_error", "enum"):
         expected = str(context.get("expected", "")).replace(" or ", ", ")
         return "invalid_value", f"Invalid value: {_short(value)}. Supported values are: {expected}."
     if type_ in _LIMITS:
         code, limit = _LIMITS[type_]
-        return code, f"Invalid '{param}': expected {limit.format(**context)}, but got {_short(value)}."
+        kind = "decimal" if any(isinstance(each, float) for each in (value, *context.values())) else "integer"
+        return code.format(
+            kind=kind
+        ), f"Invalid '{param}': expected {limit.format(**context)}, but got {_short(value)}."
     if type_.endswith(("_type", "_parsing")) or type_ == "is_instance_of":
         got = next((name for kind, name in _NAMES if type(value) is kind), "null")
-        wanted = error["msg"].removeprefix("Input should be ")
+        wanted = error["msg"].removeprefix("Input should be ").replace(" valid ", " ")
         return "invalid_type", f"Invalid type for '{param}': expected {wanted}, but got {got} instead."
     return "invalid_value", f"Invalid '{param}': {error['msg'].removeprefix('Value error, ')}."
 

@@ -1,5 +1,6 @@
 """Small functions on the real edge and the real runtime, over HTTP; everything on both HTTP extensions."""
 
+import json
 import os
 import re
 import signal
@@ -64,7 +65,8 @@ def server(folder: Path, *arguments: str, port: int | None = None, **settings: s
 
 
 def run_to_end(command: list[str]) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=SECONDS, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=SECONDS, check=False)
 
 
 def wait_for(happened: Any, log: Path | None = None) -> None:
@@ -451,3 +453,13 @@ class TestTimers:
                 wait_for(lambda: second.state()["ticks"])
 
         assert before == []
+
+
+class TestQueues:
+    def test_a_message_is_worked_on_until_it_succeeds_or_has_failed_too_often(self) -> None:
+        ended = run_to_end([sys.executable, str(EDGES.parent / "queued.py")])
+
+        assert ended.returncode == 0, ended.stderr.decode()
+        result = json.loads(ended.stdout)
+        assert (result["completed"], result["buried"]) == (["m0"], ["m1"])
+        assert sorted(result["jobs"]) == [["bad", "m1", 1], ["bad", "m1", 2], ["bad", "m1", 3], ["good", "m0", 1]]
