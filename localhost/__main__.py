@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = settle(options)
         os.chdir(options.directory)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(options, lambda port, host: announce(options, settings, port, host), None))
+            runner.run(run(options, lambda port, host: announce(options, settings, port, host)))
     except (Refused, SettingsError, PortTaken, AppFailed) as exc:
         print(exc, file=sys.stderr)
         return 2

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from localhost import protos
 from localhost.runtime import Function, InvocationFailed, Runtime
@@ -14,40 +14,45 @@ from shared.errors import StorageUnavailable
 
 log = logging.getLogger("companion.localhost")
 
-_NEVER = datetime(9999, 12, 31, tzinfo=UTC)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueMessage:
+class QueueMessage(Protocol):
     """A message that this process alone sees for a while."""
 
-    id: str
-    body: str
-    dequeue_count: int
-    """1 the first time."""
-    pop_receipt: str = ""
-    """What `complete` and `abandon` need to know which delivery is meant."""
-    inserted: datetime
-    expires: datetime = _NEVER
+    @property
+    def id(self) -> str: ...
+    @property
+    def body(self) -> str: ...
+    @property
+    def dequeue_count(self) -> int:
+        """1 the first time."""
+        ...
+
+    @property
+    def pop_receipt(self) -> str: ...
+    @property
+    def inserted(self) -> datetime: ...
+    @property
+    def expires(self) -> datetime: ...
 
 
-class QueueSource(Protocol):
+@runtime_checkable
+class QueueSource[M: QueueMessage](Protocol):
     """Where the messages of queue triggers come from. Errors: StorageUnavailable."""
 
-    async def receive(self, queue: str) -> QueueMessage | None:
+    async def receive(self, queue: str) -> M | None:
         """The next visible message, hidden from others; None when there is none now."""
         ...
 
-    async def complete(self, queue: str, message: QueueMessage) -> None:
+    async def complete(self, queue: str, message: M) -> None:
         """Done: delete it."""
         ...
 
-    async def abandon(self, queue: str, message: QueueMessage, *, delay: float) -> None:
+    async def abandon(self, queue: str, message: M, *, delay: float) -> None:
         """Failed: visible again in so many seconds."""
         ...
 
-    async def bury(self, queue: str, message: QueueMessage) -> None:
-        """Failed too often: move it to `QUEUE-poison`."""
+    async def bury(self, queue: str, message: M) -> None:
+        """Failed too often: park it where a person finds it."""
         ...
 
 
@@ -74,17 +79,17 @@ class QueueOptions:
         )
 
 
-async def run_queues(runtime: Runtime, source: QueueSource, options: QueueOptions) -> None:
+async def run_queues[M: QueueMessage](runtime: Runtime, source: QueueSource[M], options: QueueOptions) -> None:
     """Feed every queue-triggered function until cancelled."""
     async with asyncio.TaskGroup() as group:
         for function in runtime.of_type("queueTrigger"):
             group.create_task(_Feed(runtime, function, source, options).run())
 
 
-class _Feed:
+class _Feed[M: QueueMessage]:
     """One queue and the function it triggers."""
 
-    def __init__(self, runtime: Runtime, function: Function, source: QueueSource, options: QueueOptions) -> None:
+    def __init__(self, runtime: Runtime, function: Function, source: QueueSource[M], options: QueueOptions) -> None:
         self._runtime = runtime
         self._function = function
         self._queue = str(function.trigger["queueName"])
@@ -106,20 +111,20 @@ class _Feed:
                 wait = least
                 group.create_task(self._work(message)).add_done_callback(lambda _: room.release())
 
-    async def _receive(self) -> QueueMessage | None:
+    async def _receive(self) -> M | None:
         try:
             return await self._source.receive(self._queue)
         except StorageUnavailable as exc:
             log.warning("queue.unavailable %s: %s", self._queue, exc)
             return None
 
-    async def _work(self, message: QueueMessage) -> None:
+    async def _work(self, message: M) -> None:
         try:
             await self._settle(message, has_succeeded=await self._try(message))
         except StorageUnavailable as exc:
             log.warning("queue.unavailable %s: %s", self._queue, exc)  # the message becomes visible again by itself
 
-    async def _try(self, message: QueueMessage) -> bool:
+    async def _try(self, message: M) -> bool:
         data = protos.TypedData(string=message.body)
         try:
             await self._runtime.invoke(self._function, data, metadata=_metadata(message))
@@ -128,7 +133,7 @@ class _Feed:
             return False
         return True
 
-    async def _settle(self, message: QueueMessage, *, has_succeeded: bool) -> None:
+    async def _settle(self, message: M, *, has_succeeded: bool) -> None:
         if has_succeeded:
             await self._source.complete(self._queue, message)
         elif message.dequeue_count >= self._options.attempts:

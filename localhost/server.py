@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -101,8 +102,11 @@ async def serving(app: ASGIApp, *, drain: float = 5.0) -> AsyncGenerator[str]:
         await task
 
 
-async def run(options: Options, announce: Announce, source: queues.QueueSource | None) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; the same signal again ends the process at once."""
+async def run(options: Options, announce: Announce) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; the same signal again ends the process at once.
+
+    Queue triggers are fed from the app's `queue`, when that is one to receive from.
+    """
     listener = bind(options.hostname, options.port)
     loaded = await host.load(options.directory)
     port: int = listener.getsockname()[1]
@@ -111,6 +115,7 @@ async def run(options: Options, announce: Announce, source: queues.QueueSource |
     try:
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(timers.run_timers(loaded.runtime, options.data))]
+            source = _queue_source()
             if source is not None:
                 queue_options = queues.QueueOptions.read(loaded.host_json)
                 background.append(group.create_task(queues.run_queues(loaded.runtime, source, queue_options)))
@@ -130,6 +135,12 @@ def _own_signals(server: Server) -> None:
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop, number)
+
+
+def _queue_source() -> queues.QueueSource[Any] | None:
+    edge = sys.modules.get("functions._edge")
+    queue = getattr(edge.current_app(), "queue", None) if edge is not None else None
+    return cast(queues.QueueSource[Any], queue) if isinstance(queue, queues.QueueSource) else None
 
 
 async def _close_app() -> None:

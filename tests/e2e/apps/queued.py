@@ -3,38 +3,43 @@
 import asyncio
 import json
 import sys
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from localhost.host import load
-from localhost.queues import QueueMessage, QueueOptions, run_queues
+from localhost.queues import QueueOptions, run_queues
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    id: str
+    body: str
+    dequeue_count: int = 1
+    pop_receipt: str = ""
+    inserted: datetime = NOW
+    expires: datetime = NOW
+
+
 class Memory:
     def __init__(self, *bodies: str) -> None:
-        self.waiting = [
-            QueueMessage(id=f"m{number}", body=body, dequeue_count=1, inserted=NOW)
-            for number, body in enumerate(bodies)
-        ]
+        self.waiting = [Delivery(id=f"m{number}", body=body) for number, body in enumerate(bodies)]
         self.completed: list[str] = []
         self.buried: list[str] = []
 
-    async def receive(self, queue: str) -> QueueMessage | None:
+    async def receive(self, queue: str) -> Delivery | None:
         assert queue == "jobs"
         return self.waiting.pop(0) if self.waiting else None
 
-    async def complete(self, queue: str, message: QueueMessage) -> None:
+    async def complete(self, queue: str, message: Delivery) -> None:
         self.completed.append(message.id)
 
-    async def abandon(self, queue: str, message: QueueMessage, *, delay: float) -> None:
-        again = QueueMessage(
-            id=message.id, body=message.body, dequeue_count=message.dequeue_count + 1, inserted=message.inserted
-        )
-        self.waiting.append(again)
+    async def abandon(self, queue: str, message: Delivery, *, delay: float) -> None:
+        self.waiting.append(replace(message, dequeue_count=message.dequeue_count + 1))
 
-    async def bury(self, queue: str, message: QueueMessage) -> None:
+    async def bury(self, queue: str, message: Delivery) -> None:
         self.buried.append(message.id)
 
 
