@@ -111,10 +111,11 @@ async def run(options: Options, announce: Announce) -> None:
     loaded = await host.load(options.directory)
     port: int = listener.getsockname()[1]
     server = make_server(loaded, drain=options.drain, on_start=lambda: announce(port, loaded))
+    schedule = timers.plan(loaded.runtime)
     _own_signals(server)
     try:
         async with asyncio.TaskGroup() as group:
-            background = [group.create_task(timers.run_timers(loaded.runtime, options.data))]
+            background = [group.create_task(timers.run_timers(loaded.runtime, schedule, options.data))]
             source = _queue_source()
             if source is not None:
                 queue_options = queues.QueueOptions.read(loaded.host_json)

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from localhost import protos
-from localhost.runtime import Function, InvocationFailed, Runtime
+from localhost.runtime import AppFailed, Function, InvocationFailed, Runtime
 
+TIMER = "timerTrigger"
 LOCK_RETRY = 2.0
 """Seconds between tries to become the process that runs the timers."""
 
@@ -38,21 +39,34 @@ class Status:
     next: float
 
 
-async def run_timers(runtime: Runtime, data: Path) -> None:
-    """Run every timer of the app until cancelled."""
-    functions = runtime.of_type("timerTrigger")
-    if not functions:
+type Plan = list[tuple[Function, NextRun]]
+
+
+def plan(runtime: Runtime) -> Plan:
+    """The app's timers.
+
+    Raises:
+        AppFailed: one of them has no usable schedule.
+    """
+    try:
+        return [(each, parse_schedule(str(each.trigger["schedule"]), os.environ)) for each in runtime.of_type(TIMER)]
+    except ValueError as exc:
+        raise AppFailed(f"A timer trigger cannot be set up: {exc}") from None
+
+
+async def run_timers(runtime: Runtime, timers: Plan, data: Path) -> None:
+    """Run the timers until cancelled."""
+    if not timers:
         return
     data.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - once, before anything else runs
     async with _alone(data), asyncio.TaskGroup() as group:
         book = _Book(data / "timers.json")
-        for function in functions:
-            group.create_task(_run(runtime, function, book))
+        for function, next_run in timers:
+            group.create_task(_run(runtime, function, next_run, book))
 
 
-async def _run(runtime: Runtime, function: Function, book: "_Book") -> None:
+async def _run(runtime: Runtime, function: Function, next_run: NextRun, book: "_Book") -> None:
     trigger = function.trigger
-    next_run = parse_schedule(str(trigger["schedule"]), os.environ)
     status = book.read(function.name)
     if trigger.get("runOnStartup"):
         await _fire(runtime, function, status, is_past_due=False)

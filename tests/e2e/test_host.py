@@ -64,8 +64,8 @@ def server(folder: Path, *arguments: str, port: int | None = None, **settings: s
         process.wait(SECONDS)
 
 
-def run_to_end(command: list[str]) -> subprocess.CompletedProcess[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def run_to_end(command: list[str], **settings: str) -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **settings}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=SECONDS, check=False)
 
 
@@ -442,6 +442,14 @@ class TestTimers:
 
         with server(tmp_path) as running:
             wait_for(lambda: running.state()["ticks"] == [True])
+
+    def test_a_schedule_that_cannot_be_read_is_said_at_the_start(self, tmp_path: Path) -> None:
+        command = [sys.executable, "-m", "localhost", "--app", str(EDGES), "--port", "0", "--data", str(tmp_path)]
+
+        ended = run_to_end(command, TICK="every now and then")
+
+        assert ended.returncode == 2
+        assert b"not a schedule: 'every now and then'" in ended.stderr
 
     def test_one_of_several_processes_runs_the_timers_and_another_takes_over(self, tmp_path: Path) -> None:
         with server(tmp_path, TICK="* * * * * *") as first:
