@@ -232,6 +232,7 @@ class CosmosStore:
         client = CosmosClient(self._settings.cosmos_endpoint, self._credential or key, **options)
         try:
             await client.__aenter__()
+            await self._service.setup(client, self._settings.cosmos_database)
         except BaseException:
             await client.close()
             raise

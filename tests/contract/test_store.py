@@ -676,6 +676,7 @@ class TestLife:
 
     async def test_close_is_safe_to_repeat(self, backend: Backend) -> None:
         store = backend.open()
+        await store.setup()
         await store.ping()
 
         await store.close()
