@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import EMULATOR_KEY, companion, cosmos_emulator, upstream
+from tests.upstream import KEY
 
 HOSTS = ("sqlite", "cosmos", "upstream chat", "upstream responses")
 
@@ -17,7 +18,7 @@ def start(name: str, data: Path, stack: ExitStack) -> str:
     if name == "cosmos":
         settings = {"COSMOS_ENDPOINT": stack.enter_context(cosmos_emulator()), "COSMOS_KEY": EMULATOR_KEY}
     if name.startswith("upstream"):
-        settings = {"OPENAI_BASE_URL": stack.enter_context(upstream()), "OPENAI_API_KEY": "upstream-key"}
+        settings = {"OPENAI_BASE_URL": stack.enter_context(upstream()), "OPENAI_API_KEY": KEY}
         settings["OPENAI_API"] = name.removeprefix("upstream ")
     return stack.enter_context(companion(data, **settings))
 

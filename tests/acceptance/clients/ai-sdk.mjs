@@ -2,6 +2,7 @@
 // The Responses model names earlier messages by item_reference, because state is the server's.
 import { createOpenAI } from "@ai-sdk/openai";
 import { streamText } from "ai";
+import OpenAI from "openai";
 
 const provider = createOpenAI({ baseURL: process.env.BASE_URL, apiKey: "local" });
 const turns = ["My name is Ada.", "What is my name?"];
@@ -27,8 +28,7 @@ async function converse(model, providerOptions) {
 }
 
 async function conversing() {
-  const created = await fetch(`${process.env.BASE_URL}/conversations`, { method: "POST", body: "{}" });
-  const { id } = await created.json();
+  const { id } = await new OpenAI({ baseURL: process.env.BASE_URL, apiKey: "local" }).conversations.create();
   const answers = [];
   for (const prompt of turns) {
     const result = streamText({ model: provider("companion"), prompt, onError, providerOptions: { openai: { conversation: id } } });
