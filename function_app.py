@@ -2,12 +2,14 @@
 
 import azure.functions as func
 
-from functions import conversations, health, models, not_found, responses
+from functions import chat_completions, conversations, health, jobs, models, not_found, responses
 
 BLUEPRINTS = (
     responses,
+    chat_completions,
     conversations,
     models,
+    jobs,
     health,
     not_found,
 )

@@ -37,7 +37,8 @@ _SECURITY = [
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
 ]
-_BODY = "companion.body"
+BODY = "companion.body"
+"""Where the scope keeps the JSON that was read."""
 _MAX_DEPTH = 100
 
 
@@ -79,8 +80,8 @@ def _function(handler: Handler, *, public: bool) -> Function:
             response = await handler(req, Call(app, principal, request_id))
             response.raw_headers.append((b"x-request-id", request_id.encode()))
         except Exception as exc:
-            response = error_response(exc, request_id, body=req.scope.get(_BODY))
-        req.scope.pop(_BODY, None)
+            response = error_response(exc, request_id, body=req.scope.get(BODY))
+        req.scope.pop(BODY, None)
         elapsed = int((time.perf_counter() - began) * 1000)
         response.raw_headers += [
             (b"openai-version", b"2020-10-01"),
@@ -149,7 +150,7 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
             code="unsupported_content_type",
         )
     data = _object(await read_body(request, limit))
-    request.scope[_BODY] = data  # what `invalid` needs to name the parameter; dropped when the handler returns
+    request.scope[BODY] = data  # what `invalid` needs to name the parameter; dropped when the handler returns
     return data
 
 

@@ -17,13 +17,15 @@ from functions._edge import (
 )
 from functions._http import Request, Response
 from functions._lists import page
+from functions._send import sent_as
 from functions._sse import sse_response
 from shared.errors import InvalidRequest, NotFound
+from shared.turns.begin import begin_turn
 from shared.turns.cancel import cancel_turn, delete_turn
+from shared.turns.compaction import compact
 from shared.turns.events import DONE, Batch
 from shared.turns.follow import finished, follow, follow_live, get_turn
 from shared.turns.prepare import TurnRequest, count_input
-from shared.turns.run import begin_turn
 from shared.wire.responses import CreateResponse, refuse_unsupported, render_response, visible_items
 
 blueprint = func.Blueprint()
@@ -34,11 +36,11 @@ blueprint = func.Blueprint()
 async def create_response(request: Request, call: Call) -> Response:
     create = await _read(request, call)
     refuse_unsupported(create)
-    live = await begin_turn(call.app, call.principal, TurnRequest(create=create))
+    live = await begin_turn(call.app, call.principal, TurnRequest(create=create, **sent_as(request)))
     if create.stream:
         return _stream(call, follow_live(call.app, call.principal.owner, live))
     if create.background:
-        return json_response(render_response(live.record, status="in_progress", output=[]))
+        return json_response(render_response(live.record))
     record = await finished(call.app, call.principal.owner, live)
     if record.status == "failed" and live.error is not None:
         raise live.error
@@ -98,6 +100,15 @@ async def count_input_tokens(request: Request, call: Call) -> Response:
     refuse_unsupported(create)
     tokens = await count_input(call.app, call.principal, TurnRequest(create=create))
     return json_response({"object": "response.input_tokens", "input_tokens": tokens})
+
+
+@blueprint.route("v1/responses/compact", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
+@edge
+async def compact_response(request: Request, call: Call) -> Response:
+    """A context in fewer words, to be sent instead of it; nothing is stored."""
+    create = await _read(request, call)
+    refuse_unsupported(create)
+    return json_response(await compact(call.app, call.principal, TurnRequest(create=create)))
 
 
 async def _read(request: Request, call: Call) -> CreateResponse:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from shared.clock import Clock
 from shared.ids import Ids
+from shared.jobs.base import Queue
 from shared.models.base import Embedder
 from shared.models.router import Router
 from shared.settings import Settings
@@ -22,6 +23,7 @@ class App:
     models: Router
     embedder: Embedder
     tools: ToolRegistry
+    queue: Queue
     clock: Clock
     ids: Ids
     host: str
@@ -37,6 +39,7 @@ class App:
     async def close(self, seconds: float = 10.0) -> None:
         """Let running turns end for so long, then release every connection."""
         await self.live.drain(seconds)
+        await self.queue.close()
         await self.models.close()
         await self.embedder.close()
         await self.blobs.close()

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from shared.app import App
-from shared.clock import SystemClock
-from shared.ids import RandomIds
+from shared.clock import Clock, SystemClock
+from shared.ids import Ids, RandomIds
+from shared.jobs.base import Queue
 from shared.models.router import build_embedder, build_router
 from shared.settings import Settings, StorageSettings
 from shared.storage.base import BlobStore, Store
@@ -22,18 +23,20 @@ def build_app(settings: Settings, **overrides: Any) -> App:
     clock = overrides.pop("clock", None) or SystemClock()
     ids = overrides.pop("ids", None) or RandomIds()
     parts: dict[str, Any] = {
-        "store": lambda: _store(settings.storage, clock),
         "blobs": lambda: _blobs(settings.storage),
         "models": lambda: build_router(settings.model, clock=clock),
         "embedder": lambda: build_embedder(settings.model),
         "tools": lambda: _tools(clock),
         "host": lambda: f"{socket.gethostname()}-{ids.token()[:8]}",
     }
+    store: Store = overrides.setdefault("store", None) or _store(settings.storage, clock)
+    overrides["store"] = store
+    parts["queue"] = lambda: _queue(settings.storage, store, clock, ids)
     built = {name: overrides.pop(name) if name in overrides else make() for name, make in parts.items()}
     return App(settings=settings, clock=clock, ids=ids, **built, **overrides)
 
 
-def _store(settings: StorageSettings, clock: Any) -> Store:
+def _store(settings: StorageSettings, clock: Clock) -> Store:
     if settings.cosmos_endpoint:
         from shared.storage.cosmos import CosmosStore  # noqa: PLC0415 - only where it is used
 
@@ -55,6 +58,16 @@ def _blobs(settings: StorageSettings) -> BlobStore:
     return FolderBlobStore(str(Path(settings.data) / "blobs"))
 
 
-def _tools(clock: Any) -> ToolRegistry:
+def _queue(settings: StorageSettings, store: Store, clock: Clock, ids: Ids) -> Queue:
+    if settings.queue_endpoint or settings.connection_string:
+        from shared.jobs.azure_queue import AzureQueue  # noqa: PLC0415
+
+        return AzureQueue(settings)
+    from shared.jobs.store_queue import StoreQueue  # noqa: PLC0415
+
+    return StoreQueue(store, clock, ids)
+
+
+def _tools(clock: Clock) -> ToolRegistry:
     tools = [current_time(clock)]
     return ToolRegistry({tool.name: tool for tool in tools})

@@ -71,6 +71,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("COMPANION_LEASE", "1.5", "Seconds without a sign of life after which a turn may be taken over."),
     Variable("COMPANION_CONTEXT_TURNS", "40", "Newest turns read as history; older ones live on in the summary."),
     Variable("COMPANION_CONTEXT_TOKENS", "96000", "Most tokens of history sent to the model."),
+    Variable(
+        "COMPANION_BACKGROUND_SLOTS", "4", "Background turns of one owner that run at a time; others wait in line."
+    ),
     Variable("COMPANION_TITLES", "on", "Make a title for each new conversation: `on` or `off`."),
     # callers
     Variable("COMPANION_API_KEYS", "", "`key=owner,…`: static keys; set: any other key is refused.", secret=True),
@@ -120,6 +123,7 @@ class TurnSettings:
     lease: float
     context_turns: int
     context_tokens: int
+    background_slots: int
     titles: bool
 
 
@@ -187,6 +191,7 @@ class Settings:
                 lease=env.number("COMPANION_LEASE", least=0.2),
                 context_turns=int(env.number("COMPANION_CONTEXT_TURNS", least=1)),
                 context_tokens=int(env.number("COMPANION_CONTEXT_TOKENS", least=256)),
+                background_slots=int(env.number("COMPANION_BACKGROUND_SLOTS", least=1)),
                 titles=env.choice("COMPANION_TITLES", "on", "off") == "on",
             ),
             caller=CallerSettings(

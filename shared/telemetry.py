@@ -8,7 +8,7 @@ A turn opens a tally; whatever it awaits (in the same task or tasks it starts) c
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -42,7 +42,7 @@ def count(operation: str, charge: float) -> None:
 
 
 @contextmanager
-def tallied() -> Iterator[Tally]:
+def tallied() -> Generator[Tally]:
     tally = Tally()
     token = _current.set(tally)
     try:

@@ -36,12 +36,24 @@ class ConversationRecord(Record):
     created_at: float
     updated_at: float
     metadata: dict[str, str] = {}
+    body_hash: str | None = None
+    """Of the request that made it, where an idempotency key could bring it again."""
     title: str | None = None
     """None until one was made."""
     head: str | None = None
     """The last turn of the branch that is shown and continued."""
     running: str | None = None
     """The turn that holds the conversation; a second one is answered 409."""
+
+
+class Summary(BaseModel):
+    """What a conversation was about, up to and including a turn; stored on the turn before whose answer it was made."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str
+    upto: str
+    """The newest turn it covers."""
 
 
 class TurnRecord(Record):
@@ -81,6 +93,8 @@ class TurnRecord(Record):
     output: list[Json] = []
     removed: list[str] = []
     """Items deleted from the conversation; the response keeps them."""
+    summary: Summary | None = None
+    """Made before this turn's model call, because what came before had outgrown the window."""
     torn: list[str] = []
     """Items that a dead process left unfinished; shown, but not part of what the model sees."""
     usage: Json | None = None

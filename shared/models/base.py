@@ -19,6 +19,12 @@ TITLE_INSTRUCTIONS = (
 )
 """Instructions of a call that wants a title; the offline model knows it by them."""
 
+SUMMARY_INSTRUCTIONS = (
+    "Summarise this conversation for yourself, so that you can go on without its text. Keep names, facts, numbers,"
+    " decisions, promises, preferences of the user, results of tools and open questions. Write plain sentences."
+)
+"""Instructions of a call that wants a summary; the offline model knows it by them."""
+
 SUMMARY_MARKER = "companion:summary:1:"
 """What `encrypted_content` of our own compaction items begins with; the summary follows."""
 

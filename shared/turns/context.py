@@ -1,11 +1,13 @@
 """What the model sees this turn: history along the branch, then the new input, within a budget of tokens."""
 
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
-from shared.conversations.records import TurnRecord
+from shared.conversations.records import Summary, TurnRecord
 from shared.errors import InvalidRequest
+from shared.models.base import SUMMARY_MARKER
 
 type Json = dict[str, Any]
 
@@ -49,26 +51,92 @@ def model_items(turn: TurnRecord) -> list[Json]:
     ]
 
 
-def build_history(path: list[TurnRecord], *, budget: int) -> list[Json]:
-    """The items of turns given newest first, oldest first, whole turns only, at most `budget` tokens.
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a turn's model call sees of the past, and what of it no longer fits.
 
-    A turn that failed left nothing to build on. What a cut orphans (an output whose call is gone) is dropped too.
+    Compaction is due before the call when the turns behind the last summary outgrow the budget: then the oldest of
+    them (`older`) are summarised, together with the summary before (`summary`), and the newest (`kept`) stay.
     """
-    chosen: list[list[Json]] = []
-    left = budget
-    was_cut = False
+
+    summary: str | None = None
+    """Everything before the turns below, in few words; None where nothing was summarised yet."""
+    older: list[TurnRecord] = field(default_factory=list[TurnRecord])
+    """To be summarised before the call, oldest first; empty when all fits."""
+    kept: list[TurnRecord] = field(default_factory=list[TurnRecord])
+    """To be sent as they are, oldest first."""
+    input: list[Json] = field(default_factory=list[Json])
+    """The new items."""
+
+    @property
+    def needs_summary(self) -> bool:
+        return bool(self.older)
+
+    @property
+    def history(self) -> list[Json]:
+        """Everything known of the past, as items, oldest first, whether it fits or not."""
+        return _without_orphans([*self._head(), *self._items(self.older), *self._items(self.kept)])
+
+    @property
+    def items(self) -> list[Json]:
+        """What the model is sent."""
+        return [*_without_orphans([*self._head(), *self._items(self.kept)]), *self.input]
+
+    def summarised(self, summary: str) -> "Context":
+        """The same with everything older in the summary."""
+        return replace(self, summary=summary, older=[])
+
+    def _head(self) -> list[Json]:
+        return [summary_item(self.summary)] if self.summary is not None else []
+
+    @staticmethod
+    def _items(turns: list[TurnRecord]) -> list[Json]:
+        return [item for turn in turns for item in model_items(turn)]
+
+
+def build_context(path: list[TurnRecord], items: list[Json], *, budget: int, most_turns: int) -> Context:
+    """Decide what of the past fits.
+
+    Args:
+        path: the turns before this one, newest first, back to the last summary or the root (or as far as was read).
+        items: the new input.
+        budget: tokens that the whole context may take; input included.
+        most_turns: turns read as history at a time; compaction comes well before that many gather.
+    """
+    chosen, summary = _behind_summary(path)
+    costs = [estimate_tokens(model_items(turn)) for turn in chosen]
+    room = budget - estimate_tokens(items) - (len(summary or "") // CHARS_PER_TOKEN)
+    if sum(costs) <= room and len(chosen) < max(2, most_turns * 4 // 5):
+        return Context(summary, [], chosen[::-1], items)
+    keep, left = 0, room // 2
+    while keep < min(len(chosen), max(1, most_turns // 4)) and costs[keep] <= left:
+        left -= costs[keep]
+        keep += 1
+    return Context(summary, chosen[keep:][::-1], chosen[:keep][::-1], items)
+
+
+def _behind_summary(path: list[TurnRecord]) -> tuple[list[TurnRecord], str | None]:
+    """The newest turns back to what the last summary covers, newest first; and that summary."""
+    chosen: list[TurnRecord] = []
+    summary: Summary | None = None
     for turn in path:
-        items = model_items(turn)
-        left -= estimate_tokens(items)
-        if left < 0:
-            was_cut = True
+        if summary is not None and turn.id == summary.upto:
             break
-        chosen.append(items)
-    history = [item for items in reversed(chosen) for item in items]
-    if was_cut or (path and path[-1].parent is not None):
-        calls = {item.get("call_id") for item in history if item.get("type") in _CALLS}
-        history = [item for item in history if item.get("type") not in _OUTPUTS or item.get("call_id") in calls]
-    return history
+        chosen.append(turn)
+        if summary is None:
+            summary = turn.summary
+    return chosen, summary.text if summary else None
+
+
+def summary_item(text: str) -> Json:
+    """A summary as the item that stands for what it covers."""
+    return {"id": "cmp_summary", "type": "compaction", "encrypted_content": f"{SUMMARY_MARKER}{text}"}
+
+
+def _without_orphans(items: list[Json]) -> list[Json]:
+    """Less the tool outputs whose calls are not among them: the summary has both."""
+    calls = {item["call_id"] for item in items if item.get("type") in _CALLS}
+    return [item for item in items if item.get("type") not in _OUTPUTS or item["call_id"] in calls]
 
 
 def check_context(history: list[Json], items: list[Json]) -> None:

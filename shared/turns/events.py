@@ -85,7 +85,7 @@ class Folded:
 
 def fold(events: Iterable[Json]) -> Folded:
     folded = Folded()
-    items = folded.items
+    items: list[Any] = folded.items
     for event in events:
         kind: str = event["type"]
         if kind == "response.output_item.added":

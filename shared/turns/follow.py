@@ -1,11 +1,12 @@
 """A turn's stream for whoever asks, wherever the turn runs: replay what was journalled, then follow it live."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 from shared.app import App
 from shared.conversations.records import TurnRecord
 from shared.conversations.repository import FoundTurn, find_turn
-from shared.errors import NotFound
+from shared.errors import NotFound, UpstreamError
 from shared.turns.events import Batch
 from shared.turns.journal import Tail, read_entry, read_tail
 from shared.turns.live import LiveTurn
@@ -164,3 +165,29 @@ async def finished(app: App, owner: str, live: LiveTurn) -> TurnRecord:
         pass
     found = await find_turn(app.store, owner, record.id)
     return found.record if found is not None else record
+
+
+async def relay(app: App, owner: str, response_id: str) -> LiveTurn | None:
+    """A turn as if it ran here, wherever it runs or ran; None when there is no such turn."""
+    live = app.live.find(owner, response_id)
+    if live is not None:
+        return live
+    found = await find_turn(app.store, owner, response_id)
+    if found is None:
+        return None
+    live = LiveTurn(found.record)
+    app.live.keep(asyncio.create_task(_pump(app, owner, live)))
+    return live
+
+
+async def _pump(app: App, owner: str, live: LiveTurn) -> None:
+    try:
+        async for batch in _follow_stored(app, owner, live.record, -1):
+            live.publish(batch)
+        found = await find_turn(app.store, owner, live.record.id)
+        live.end(found.record if found else None)
+    finally:
+        if not live.is_over:
+            live.end()
+        if live.record.status == "failed" and live.record.error:
+            live.error = UpstreamError(live.record.error["message"], code=live.record.error["code"])

@@ -131,6 +131,14 @@ class Journal:
         """Renew the lease when there is nothing to say."""
         await self.append(EMPTY)
 
+    async def release(self) -> None:
+        """Give the lease up at once: whoever follows may take the turn over."""
+        lease, self._lease = self._lease, 0.0
+        try:
+            await self.append(EMPTY)
+        finally:
+            self._lease = lease
+
     async def _is_own(self, document: Document) -> bool:
         """Whether what is stored is this very batch: an earlier try that succeeded without saying so."""
         stored = await self._store.read(EVENTS, self._id, document["id"])

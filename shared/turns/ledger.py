@@ -8,7 +8,7 @@ from shared.conversations.records import ConversationRecord, TurnRecord, header_
 from shared.conversations.repository import find_turn
 from shared.errors import Conflict, StorageUnavailable
 from shared.ids import turn_of
-from shared.storage.base import STATE, AlreadyExists, Create, Document, Replace, Stale, Store, Stored
+from shared.storage.base import STATE, AlreadyExists, Create, Document, Missing, Replace, Stale, Store, Stored
 from shared.storage.mutate import Change, mutate
 from shared.usage import meter
 from shared.usage.records import Spent, UsageRecord
@@ -71,8 +71,34 @@ class Ledger:
                 self.header = stored[1] if header is not None else None
                 return
 
-    async def commit(self, turn: TurnRecord, *, spent: Spent, model: str, now: float) -> ConversationRecord | None:
+    async def update(self, turn: TurnRecord) -> None:
+        """Replace the record of a turn that is still ours.
+
+        Raises:
+            TurnTaken: it is not.
+        """
+        for attempt in range(_UNKNOWN_OUTCOME_TRIES):
+            try:
+                etags = await self.store.batch(STATE, self.owner, [Replace(turn.document(), self.turn_etag)])
+            except (Stale, Missing) as failure:
+                found = await find_turn(self.store, self.owner, turn.id)
+                if found is None or found.record != turn:
+                    raise TurnTaken(turn.id) from failure
+                self.turn_etag = found.etag
+                return
+            except StorageUnavailable:
+                await self._pause(attempt, [])
+            else:
+                self.turn_etag = etags[0]
+                return
+
+    async def commit(
+        self, turn: TurnRecord, *, spent: Spent, model: str, now: float, leave: Callable[[UsageRecord], UsageRecord]
+    ) -> ConversationRecord | None:
         """Replace the turn by its final form, settle its usage, let go of its conversation: all or nothing.
+
+        Args:
+            leave: what else the end of the turn changes in the usage record (its place among background turns).
 
         Returns:
             The conversation's header as it is now, if there is one.
@@ -84,7 +110,7 @@ class Ledger:
         def settle(usage: UsageRecord) -> UsageRecord:
             if not turn.is_kept and turn.id not in usage.reserved:
                 return usage  # an earlier try settled it; with no record, nothing else would show that
-            return meter.settle(usage, turn.id, model=model, spent=spent, now=now)
+            return leave(meter.settle(usage, turn.id, model=model, spent=spent, now=now))
 
         changes = [self._usage_change(turn.usage_id, settle)]
         if turn.conversation is not None:

@@ -20,15 +20,18 @@ from shared.ids import derived_token, turn_of
 from shared.models.base import ModelRequest
 from shared.principal import Principal
 from shared.storage.base import STATE, Stored
-from shared.turns.context import build_history, check_context, estimate_tokens, turn_items
+from shared.turns.context import Context, build_context, check_context, estimate_tokens, turn_items
 from shared.turns.ledger import Ledger, busy
 from shared.usage import meter
+from shared.usage.records import UsageRecord
 from shared.wire.items import stored_items
 from shared.wire.responses import CreateResponse, effective_params, sent_params
 
 type Json = dict[str, Any]
 
 DEFAULT_MODEL = "companion"
+QUEUED_SECONDS = 30.0
+"""How long a background turn waits in the queue before the recovery timer looks after it."""
 DEFAULT_OUTPUT_TOKENS = 4096
 """What is reserved for the answer when the caller sets no limit."""
 
@@ -48,10 +51,20 @@ class TurnRequest:
     send_key: str | None = None
     """The `Idempotency-Key`: the turn's id derives from owner and key."""
     body_hash: str | None = None
+    is_retry: bool = False
+    """The client says that it sends this again (`x-stainless-retry-count`)."""
 
     @property
     def is_stored(self) -> bool:
         return self.create.store is not False
+
+
+class Joined(Exception):
+    """This send is one that began a turn already."""
+
+    def __init__(self, turn: str) -> None:
+        super().__init__(turn)
+        self.turn = turn
 
 
 @dataclass(slots=True)
@@ -60,12 +73,19 @@ class Plan:
 
     turn: TurnRecord
     request: ModelRequest
+    context: Context
     header: ConversationRecord | None
     ledger: Ledger
     reserve_tokens: int
 
 
 async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
+    """Read what the turn needs, and make its record and its model call from it.
+
+    Raises:
+        InvalidRequest, NotFound, Conflict: the request cannot be accepted as it is.
+        Joined: it was accepted before.
+    """
     create, owner, now = request.create, caller.owner, app.clock.now()
     token = derived_token(owner, request.send_key) if request.send_key else app.ids.token()
     model = await _resolve(app, request)
@@ -75,10 +95,20 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         _find_place(app, owner, create),
         _resolve_references(app, owner, stored_items(create.input, token)),
     )
+    _join_equal(usage, request, now)
+    if place.header is not None and place.header.record.running is not None:
+        raise busy(place.header.record)
     if not items and place.is_root and create.prompt is None:
         raise InvalidRequest("Missing required parameter: 'input'.", param="input", code="missing_required_parameter")
-    history = build_history(place.path, budget=app.settings.turn.context_tokens)
-    check_context(history, items)
+    window = (await app.models.route(model)).window
+    context = build_context(
+        place.path,
+        items,
+        budget=context_budget(app, window, create.max_output_tokens),
+        most_turns=app.settings.turn.context_turns,
+    )
+    check_context(context.history, items)
+    check_window(context, window, create.max_output_tokens)
     turn = TurnRecord(
         id=f"resp_{token}",
         group=place.group or (CHATS if request.surface == "chat" else f"resp_{token}"),
@@ -90,22 +120,22 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         lineage=place.lineage,
         surface=request.surface,
         is_stored=request.is_stored,
-        status="in_progress",
+        status="queued" if create.background else "in_progress",
         created_at=now,
         params=effective_params(create, model=create.model or DEFAULT_MODEL),
         call=_call(request),
         include=list(create.include or []),
         input=items,
-        due=now + app.settings.turn.lease,
+        due=now + (QUEUED_SECONDS if create.background else app.settings.turn.lease),
         host=app.host,
         send_key=request.send_key,
         body_hash=request.body_hash,
         usage_id=usage_id,
     )
-    context = [*history, *items]
     return Plan(
         turn=turn,
-        request=model_request(app, turn, model, context),
+        request=model_request(app, turn, model, context.items),
+        context=context,
         header=place.header.record if place.header else None,
         ledger=Ledger(
             app.store,
@@ -114,8 +144,45 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
             usage=usage,
             is_usage_known=True,
         ),
-        reserve_tokens=estimate_tokens(context) + (create.max_output_tokens or DEFAULT_OUTPUT_TOKENS),
+        reserve_tokens=estimate_tokens(context.items) + (create.max_output_tokens or DEFAULT_OUTPUT_TOKENS),
     )
+
+
+def context_budget(app: App, window: int, max_output_tokens: int | None) -> int:
+    """Tokens that history and input may take, so that the answer still fits the window."""
+    room = window - min(max_output_tokens or DEFAULT_OUTPUT_TOKENS, window // 2)
+    return min(app.settings.turn.context_tokens, room)
+
+
+def check_window(context: Context, window: int, max_output_tokens: int | None) -> None:
+    """New input alone must fit: only the past can be summarised.
+
+    Raises:
+        InvalidRequest: `context_length_exceeded`.
+    """
+    tokens = estimate_tokens(context.input)
+    if tokens > window - min(max_output_tokens or 16, window // 2):
+        raise InvalidRequest(
+            f"Your input of about {tokens} tokens exceeds the context window of this model ({window} tokens).",
+            param="input",
+            code="context_length_exceeded",
+        )
+
+
+def _join_equal(usage: Stored | None, request: TurnRequest, now: float) -> None:
+    """Without a key: an equal body is the same send when the client says so, or while the first runs in a conversation.
+
+    Raises:
+        Joined: it is.
+    """
+    if usage is None or request.body_hash is None or request.send_key is not None:
+        return
+    record = UsageRecord.model_validate(usage.body)
+    sent = record.sends.get(request.body_hash)
+    if sent is None or sent.at < now - meter.SEND_SECONDS:
+        return
+    if request.is_retry or (request.create.conversation is not None and sent.turn in record.reserved):
+        raise Joined(sent.turn)
 
 
 async def _resolve(app: App, request: TurnRequest) -> str:
@@ -211,8 +278,6 @@ async def _place_in_conversation(app: App, owner: str, create: CreateResponse) -
     )
     if header is None:
         raise NotFound(f"Conversation with id {id_!r} not found.", param="conversation")
-    if header.record.running is not None:
-        raise busy(header.record)
     is_branching = wanted is not None and not isinstance(wanted, str) and "parent" in wanted.model_fields_set
     head = header.record.head
     parent_id = wanted.parent if is_branching and not isinstance(wanted, str) and wanted else head

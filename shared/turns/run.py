@@ -1,32 +1,24 @@
-"""The order of a turn: prepare, accept, model, journal and show, commit.
-
-begin_turn ──► prepare   reads: usage, conversation or parent, history (one round)
-           ──► accept    one batch; beside the model's own latency
-           ──► run_loop  model and tools; every interval: journal, then show
-           ──► commit    one batch; only then the terminal event
-"""
+"""A turn under way: model and tools, journal and show, commit; the part that a take-over shares with a first run."""
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from shared.app import App
 from shared.conversations.records import TurnRecord
-from shared.errors import AssistantError, Conflict, StorageUnavailable
+from shared.errors import AssistantError, StorageUnavailable
+from shared.jobs.base import TURNS
 from shared.models.base import ModelEvent, ModelRequest, Usage
-from shared.principal import Principal
-from shared.storage.base import AlreadyExists
-from shared.telemetry import Tally, tallied
+from shared.telemetry import Tally
 from shared.turns.context import estimate_tokens
 from shared.turns.journal import Fenced, Journal
-from shared.turns.ledger import HeadMoved, Ledger, TurnTaken
+from shared.turns.ledger import Ledger, TurnTaken
 from shared.turns.live import LiveTurn
 from shared.turns.loop import LoopResult, pending_calls, run_loop
 from shared.turns.output import FIRST_SEQUENCE, Output
-from shared.turns.prepare import Plan, TurnRequest, prepare
-from shared.turns.replay import ending, middle, opening
+from shared.turns.replay import ending, middle
 from shared.turns.title import title_quietly
 from shared.turns.writer import Writer
 from shared.usage import meter
@@ -37,63 +29,12 @@ type Json = dict[str, Any]
 
 log = logging.getLogger("companion.turns")
 
-_PREPARE_TRIES = 4
 
-
-async def begin_turn(app: App, caller: Principal, request: TurnRequest) -> LiveTurn:
-    """Accept a turn and set it going; it runs to its end whatever becomes of the caller.
-
-    Returns:
-        The running turn, accepted: follow it for a stream, or wait until it is finished.
-
-    Raises:
-        InvalidRequest, NotFound, Conflict: it cannot be accepted; nothing was stored.
-    """
-    with tallied() as tally:
-        for _ in range(_PREPARE_TRIES):
-            plan = await prepare(app, caller, request)
-            try:
-                return await _accept(app, caller, plan, tally)
-            except HeadMoved:
-                continue
-            except AlreadyExists:
-                raise Conflict("This request was accepted before.", code="duplicate_request", retry_after=1) from None
-    raise Conflict("The conversation keeps changing; try again.", code="conversation_locked", retry_after=1)
-
-
-async def _accept(app: App, caller: Principal, plan: Plan, tally: Tally) -> LiveTurn:
-    """Make the turn durable while the model already thinks; let go of the model when it is not accepted."""
-    primed = _Primed(app.models.stream(plan.request))
-    try:
-        await plan.ledger.accept(plan.turn, header=plan.header, reserve=_reserving(app, plan))
-    except BaseException:
-        await primed.discard()
-        raise
-    run = Run.fresh(app, caller.owner, plan.turn, plan.ledger, tally)
-    run.live.publish(opening(plan.turn))
-    run.begin(lambda run: run.loop(plan.request, primed))
-    return run.live
-
-
-def _reserving(app: App, plan: Plan) -> Any:
-    def reserve(usage: UsageRecord) -> UsageRecord:
-        return meter.reserve(
-            usage,
-            plan.turn.id,
-            tokens=plan.reserve_tokens,
-            cost=0.0,
-            now=plan.turn.created_at,
-            seconds=app.settings.model.timeout + 60,
-        )
-
-    return reserve
-
-
-class _Primed:
+class Primed:
     """A model call that has begun before anybody asks for its first event."""
 
     def __init__(self, stream: AsyncIterator[ModelEvent]) -> None:
-        self._stream = stream
+        self._stream: AsyncIterator[ModelEvent] = stream
         self._first: asyncio.Task[ModelEvent | None] = asyncio.create_task(self._fetch())
 
     async def _fetch(self) -> ModelEvent | None:
@@ -116,8 +57,9 @@ class _Primed:
             await asyncio.wait([self._first])
         elif not self._first.cancelled():
             self._first.exception()  # seen: nobody else will look
-        if isinstance(self._stream, AsyncGenerator):
-            await cast(AsyncGenerator[ModelEvent], self._stream).aclose()
+        aclose: Callable[[], Awaitable[None]] | None = getattr(self._stream, "aclose", None)
+        if aclose is not None:
+            await aclose()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -180,13 +122,23 @@ class Run:
         self.live.task = asyncio.create_task(end(), name=self.live.record.id)
         self.app.live.keep(self.live.task)
 
+    async def remember(self, **changes: Any) -> None:
+        """Make a change of the turn's record durable while it runs.
+
+        Raises:
+            TurnTaken: it is no longer ours.
+        """
+        self.live.record = self.live.record.model_copy(update=changes)
+        if self.live.record.is_kept:
+            await self.ledger.update(self.live.record)
+
     def close_items(self) -> None:
         """End what is open as `incomplete`."""
         self.output.close("incomplete")
         for index in pending_calls(self.output):
             self.output.finish_item(index, status="incomplete")
 
-    async def loop(self, request: ModelRequest, primed: "_Primed | None" = None) -> None:
+    async def loop(self, request: ModelRequest, primed: "Primed | None" = None) -> None:
         """Model and tools, from this request on; the first call may have begun already."""
         waiting = [primed] if primed is not None else []
 
@@ -239,6 +191,7 @@ class Run:
         except asyncio.CancelledError:
             if not self.live.is_cancelling:
                 await self.writer.stop()  # raises why the writer gave up; without a reason the process is going down
+                await self._hand_over()
                 raise
             status = "cancelled"
         finally:
@@ -249,6 +202,12 @@ class Run:
             self.output.close()
         self.close_items()
         return self._changes(status, error)
+
+    async def _hand_over(self) -> None:
+        """The process is going down: what is known is shown, and the lease given up, so that another host goes on."""
+        await self.writer.flush()
+        if self.journal is not None:
+            await self.journal.release()
 
     def _on_first(self) -> None:
         if self.first_token_ms is None:
@@ -293,7 +252,16 @@ class Run:
         silent = None if is_shown else middle(final)
         if not is_shown:
             final = final.model_copy(update={"next_sequence": silent.last + 1 if silent else FIRST_SEQUENCE})
-        header = await self.ledger.commit(final, spent=spent(final), model=final.params["model"], now=now)
+        admitted: list[str] = []
+
+        def leave(usage: UsageRecord) -> UsageRecord:
+            nonlocal admitted
+            usage, admitted = meter.leave_background(usage, final.id, slots=self.app.settings.turn.background_slots)
+            return usage
+
+        header = await self.ledger.commit(final, spent=spent(final), model=final.params["model"], now=now, leave=leave)
+        for turn in admitted:
+            self.app.live.keep(asyncio.create_task(self._admit(turn)))
         if silent is not None:
             self.live.publish(silent)
         self.live.publish(ending(final))
@@ -315,6 +283,13 @@ class Run:
                 "charge": self.tally.charge,
             },
         )
+
+    async def _admit(self, turn: str) -> None:
+        """Send the owner's next background turn to the workers; should that fail, the recovery timer finds it."""
+        try:
+            await self.app.queue.send(TURNS, {"owner": self.owner, "turn": turn})
+        except StorageUnavailable:
+            log.warning("turn.not_sent", extra={"response_id": turn}, exc_info=True)
 
 
 def new_journal(app: App, turn: TurnRecord, *, number: int = 0) -> Journal:

@@ -6,22 +6,25 @@ which the old writer's next append needs. After both, nobody else can write or c
 
 import logging
 from dataclasses import dataclass
+from itertools import takewhile
 
 from shared.app import App
 from shared.conversations.records import TurnRecord
 from shared.conversations.repository import FoundTurn, find_turn
 from shared.storage.base import STATE, Missing, Replace, Stale
 from shared.telemetry import Tally, tallied
-from shared.turns.context import build_history, estimate_tokens
+from shared.turns.compaction import compacted
+from shared.turns.context import Context, build_context, estimate_tokens
 from shared.turns.events import Folded, fold
 from shared.turns.journal import Journal, Tail, read_tail, seal
 from shared.turns.ledger import Ledger
 from shared.turns.live import LiveTurn
 from shared.turns.loop import run_tool, unknown_outcome
 from shared.turns.output import FIRST_SEQUENCE, Output
-from shared.turns.prepare import model_request, path_to
+from shared.turns.prepare import context_budget, model_request, path_to
 from shared.turns.replay import opening
 from shared.turns.run import Run, estimated_usage, new_journal, usage_body
+from shared.wire.responses import render_response
 
 log = logging.getLogger("companion.turns")
 
@@ -76,7 +79,8 @@ async def claim(app: App, owner: str, found: FoundTurn, *, note: str | None) -> 
     with tallied() as tally:
         claimed = turn.model_copy(
             update={
-                "attempt": turn.attempt + 1,
+                "status": "in_progress",
+                "attempt": turn.attempt + (turn.status == "in_progress"),
                 "host": app.host,
                 "due": app.clock.now() + app.settings.turn.lease,
                 "notes": [*turn.notes, note] if note else turn.notes,
@@ -102,8 +106,34 @@ async def take_over(app: App, owner: str, response_id: str) -> LiveTurn | None:
     if live is not None:
         return live
     found = await find_turn(app.store, owner, response_id)
-    if found is None or not is_expired(found.record, await read_tail(app.store, response_id), app.clock.now()):
+    if found is None or found.record.status == "queued":
+        return None  # the line it stands in is the workers' business
+    if not is_expired(found.record, await read_tail(app.store, response_id), app.clock.now()):
         return None
+    return await _go_on(app, owner, found)
+
+
+async def run_queued(app: App, owner: str, response_id: str) -> LiveTurn | None:
+    """Begin a background turn, or take over one whose worker has died.
+
+    Returns:
+        The turn, running here now; None when there is nothing to do: it has ended, or another worker has it.
+    """
+    found = await find_turn(app.store, owner, response_id)
+    if found is None:
+        return None
+    if found.record.status != "queued":
+        return await take_over(app, owner, response_id)
+    claimed = await claim(app, owner, found, note=None)
+    if claimed is None:
+        return None
+    run = claimed.run(app, owner)
+    run.begin(lambda run: _resume(run, claimed))
+    return run.live
+
+
+async def _go_on(app: App, owner: str, found: FoundTurn) -> LiveTurn | None:
+    response_id = found.record.id
     claimed = await claim(
         app, owner, found, note=f"Taken over from a host that stopped (attempt {found.record.attempt})."
     )
@@ -140,7 +170,15 @@ async def _resume(run: Run, claimed: Claimed) -> None:
     is never spliced: its item is closed as `incomplete` and the answer begins again in a new one.
     """
     app, turn, output = run.app, run.live.record, run.output
-    context = await _context(app, run.owner, turn)
+    context = await context_of(app, run.owner, turn)
+    tokens = estimate_tokens(context.items)
+    if turn.params["background"] and claimed.tail.next_sequence is None:
+        snapshot = render_response(turn, status="in_progress", output=[])
+        output.emit({"type": "response.in_progress", "response": snapshot})
+        run.writer.touch()
+    if context.needs_summary:
+        context = await compacted(run, context)
+        turn = run.live.record
     await _settle_calls(run, claimed)
     torn = [item["id"] for item in output.open_items()]
     if torn:
@@ -153,16 +191,16 @@ async def _resume(run: Run, claimed: Claimed) -> None:
                 ],
             }
         )
-        lost = estimated_usage(estimate_tokens(context), output.snapshot())
+        lost = estimated_usage(tokens, output.snapshot())
         run.result.usage = run.result.usage + lost
         output.close("incomplete")
         run.writer.touch()
     if not torn and _is_whole(output):
-        run.result.usage = estimated_usage(estimate_tokens(context), output.items)
+        run.result.usage = estimated_usage(tokens, output.items)
         return
     model = await app.models.resolve(turn.params["model"])
     own = [item for item in output.items if item["id"] not in turn.torn]
-    await run.loop(model_request(app, turn, model, [*context, *own]))
+    await run.loop(model_request(app, turn, model, [*context.items, *own]))
 
 
 def _is_whole(output: Output) -> bool:
@@ -184,8 +222,13 @@ async def _settle_calls(run: Run, claimed: Claimed) -> None:
         run.writer.touch()
 
 
-async def _context(app: App, owner: str, turn: TurnRecord) -> list[dict[str, object]]:
+async def context_of(app: App, owner: str, turn: TurnRecord) -> Context:
     """What the model was shown before this turn's own output: history along the branch, then the input."""
     parent = await find_turn(app.store, owner, turn.parent) if turn.parent else None
     path = await path_to(app, owner, parent.record) if parent else []
-    return [*build_history(path, budget=app.settings.turn.context_tokens), *turn.input]
+    window = (await app.models.route(await app.models.resolve(turn.params["model"]))).window
+    budget = context_budget(app, window, turn.params["max_output_tokens"])
+    if turn.summary is not None:  # made before the host stopped: what it covers is not read again
+        kept = list(takewhile(lambda past: turn.summary is not None and past.id != turn.summary.upto, path))
+        return Context(turn.summary.text, [], kept[::-1], turn.input)
+    return build_context(path, turn.input, budget=budget, most_turns=app.settings.turn.context_turns)

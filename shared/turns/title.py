@@ -10,7 +10,7 @@ from shared.models.base import TITLE_INSTRUCTIONS, Finished, ModelRequest, TextD
 from shared.storage.base import STATE, Document
 from shared.storage.mutate import Change, mutate
 from shared.usage import meter
-from shared.usage.records import Spent, UsageRecord
+from shared.usage.records import Spent
 
 type Json = dict[str, Any]
 
@@ -49,7 +49,7 @@ async def make_title(app: App, owner: str, turn: TurnRecord) -> None:
     now = app.clock.now()
     changes = [
         Change(turn.conversation, _titled(title)),
-        Change(meter.month_id(now), _charged(meter.month_id(now), spent, now)),
+        meter.charge(now, TITLE_MODEL, spent),
     ]
     await mutate(app.store, STATE, owner, [], changes)
 
@@ -102,13 +102,5 @@ def _titled(title: str) -> Any:
         if body is None or body.get("title"):
             raise _Gone
         return ConversationRecord.model_validate(body).model_copy(update={"title": title}).document()
-
-    return apply
-
-
-def _charged(id_: str, spent: Spent, now: float) -> Any:
-    def apply(body: Document | None) -> Document:
-        record = UsageRecord.model_validate(body) if body else UsageRecord(id=id_)
-        return meter.settle(record, "", model=TITLE_MODEL, spent=spent, now=now).document()
 
     return apply

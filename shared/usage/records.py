@@ -39,11 +39,28 @@ class Reservation(BaseModel):
     """When a reservation that nobody settled is given back: its turn's process died."""
 
 
+class Sent(BaseModel):
+    """A request accepted lately, so that its retry is known for what it is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    turn: str
+    at: float
+
+
 class UsageRecord(Record):
-    """`id` is `usage_YYYY-MM`."""
+    """`id` is `usage_YYYY-MM`. Read by every turn, written by its accept and its commit."""
 
     kind: Literal["usage"] = "usage"
     days: dict[str, dict[str, Spent]] = Field(default_factory=dict[str, dict[str, Spent]])
     """Day (`YYYY-MM-DD`) to model to what was spent."""
     reserved: dict[str, Reservation] = Field(default_factory=dict[str, Reservation])
     """Turn id to its reservation."""
+    sends: dict[str, Sent] = Field(default_factory=dict[str, Sent])
+    """Hash of a request body to the turn it began, for a minute."""
+    background: list[str] = Field(default_factory=list[str])
+    """Background turns that may run now: they are in the queue, or at work."""
+    waiting: list[str] = Field(default_factory=list[str])
+    """Background turns behind them, first come first served; those of the priority tier ahead of the others."""
+    waiting_first: int = 0
+    """How many of those are of the priority tier."""

@@ -140,7 +140,7 @@ class ItemReference(Schema):
 
 def _tag(value: Any) -> str:
     """Which schema an item is held against: its `type`, or by its shape where the type may be left out."""
-    fields = cast(Json, value) if isinstance(value, dict) else vars(value)
+    fields: Json = cast(Json, value) if isinstance(value, dict) else vars(cast(object, value))
     type_ = fields.get("type")
     if isinstance(type_, str):
         return type_

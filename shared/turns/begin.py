@@ -1,0 +1,133 @@
+"""The order of a turn, from request to running.
+
+begin_turn ──► prepare   reads: usage, conversation or parent, history (one round)
+           ──► accept    one batch; beside the model's own latency
+           ──► Run       model and tools; every interval: journal, then show; commit; only then the terminal event
+
+A send is exactly once: with an `Idempotency-Key` the turn's id derives from owner and key, so a second create conflicts
+and joins the first; without one, an equal body shortly after is known by its hash.
+"""
+
+from collections.abc import Callable
+
+from shared.app import App
+from shared.errors import AssistantError, Conflict, Unprocessable
+from shared.ids import derived_token
+from shared.jobs.base import TURNS, TURNS_LOW, QueueName
+from shared.principal import Principal
+from shared.storage.base import AlreadyExists
+from shared.telemetry import Tally, tallied
+from shared.turns.compaction import compact_first
+from shared.turns.follow import relay
+from shared.turns.ledger import HeadMoved
+from shared.turns.live import LiveTurn
+from shared.turns.prepare import Joined, Plan, TurnRequest, prepare
+from shared.turns.replay import opening
+from shared.turns.run import Primed, Run
+from shared.usage import meter
+from shared.usage.records import UsageRecord
+
+_TRIES = 4
+
+
+async def begin_turn(app: App, caller: Principal, request: TurnRequest) -> LiveTurn:
+    """Accept a turn and set it going; it runs to its end whatever becomes of the caller.
+
+    Returns:
+        The turn, accepted: follow it for a stream, or wait until it is finished. For a send that was accepted before,
+        that very turn.
+
+    Raises:
+        InvalidRequest, NotFound, Conflict: it cannot be accepted; nothing was stored.
+        Unprocessable: the idempotency key was used for another body.
+    """
+    own = f"resp_{derived_token(caller.owner, request.send_key)}" if request.send_key else None
+    with tallied() as tally:
+        for attempt in range(_TRIES):
+            try:
+                plan = await prepare(app, caller, request)
+                return await _accept(app, caller, plan, tally)
+            except HeadMoved:
+                continue
+            except Joined as joined:
+                live = await _join(app, caller, joined.turn, request)
+                if live is not None:
+                    return live
+            except (AssistantError, AlreadyExists) as failure:
+                # A retry can trip over what its first try has changed; then the first try is the answer.
+                live = await _join(app, caller, own, request) if own else None
+                if live is not None:
+                    return live
+                if attempt == 0 and isinstance(failure, Conflict):
+                    continue  # a twin may have been faster by a hair: the second look finds it
+                raise
+    raise Conflict("The conversation keeps changing; try again.", code="conversation_locked", retry_after=1)
+
+
+async def _join(app: App, caller: Principal, turn: str, request: TurnRequest) -> LiveTurn | None:
+    live = await relay(app, caller.owner, turn)
+    if live is not None and live.record.body_hash != request.body_hash:
+        raise Unprocessable(
+            "This Idempotency-Key was used for another request; use a new key for a new request.",
+            code="idempotency_key_reused",
+        )
+    return live
+
+
+async def _accept(app: App, caller: Principal, plan: Plan, tally: Tally) -> LiveTurn:
+    """Make the turn durable while the model already thinks; let go of the model when it is not accepted."""
+    is_background = plan.turn.status == "queued"
+    primed = None if is_background or plan.context.needs_summary else Primed(app.models.stream(plan.request))
+    try:
+        await plan.ledger.accept(plan.turn, header=plan.header, reserve=_reserving(app, plan))
+    except BaseException:
+        if primed is not None:
+            await primed.discard()
+        raise
+    if is_background:
+        return await _enqueue(app, caller, plan)
+    run = Run.fresh(app, caller.owner, plan.turn, plan.ledger, tally)
+    run.live.publish(opening(plan.turn))
+    if plan.context.needs_summary:
+        run.begin(lambda run: compact_first(run, plan.context, plan.request))
+    else:
+        run.begin(lambda run: run.loop(plan.request, primed))
+    return run.live
+
+
+async def _enqueue(app: App, caller: Principal, plan: Plan) -> LiveTurn:
+    """A background turn: put in the queue if it may run now; followed from the store wherever it runs."""
+    usage = plan.ledger.usage
+    if usage is not None and plan.turn.id in usage.body["background"]:
+        await send_turn(app, caller.owner, plan.turn.id, tier=plan.turn.params["service_tier"])
+    live = await relay(app, caller.owner, plan.turn.id)
+    assert live is not None
+    return live
+
+
+async def send_turn(app: App, owner: str, turn: str, *, tier: str) -> None:
+    """Tell the workers of a background turn that may run. Should that fail, the recovery timer finds the turn."""
+    queue: QueueName = TURNS_LOW if tier == "flex" else TURNS
+    await app.queue.send(queue, {"owner": owner, "turn": turn})
+
+
+def _reserving(app: App, plan: Plan) -> Callable[[UsageRecord], UsageRecord]:
+    turn, settings = plan.turn, app.settings
+
+    def reserve(usage: UsageRecord) -> UsageRecord:
+        usage = meter.reserve(
+            usage,
+            turn.id,
+            tokens=plan.reserve_tokens,
+            cost=0.0,
+            now=turn.created_at,
+            seconds=settings.model.timeout + 60,
+        )
+        if turn.body_hash is not None:
+            usage = meter.remember_send(usage, turn.body_hash, turn.id, turn.created_at)
+        if turn.status == "queued":
+            is_first = turn.params["service_tier"] == "priority"
+            usage = meter.enter_background(usage, turn.id, slots=settings.turn.background_slots, is_first=is_first)
+        return usage
+
+    return reserve

@@ -1,0 +1,169 @@
+"""Compaction: what no longer fits the window becomes a summary, before the call, at a turn boundary.
+
+The summary is stored on the turn before its model call, so it is made once, whatever happens to the call; turns after
+it read back to it and no further.
+"""
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from shared.app import App
+from shared.conversations.records import Summary, TurnRecord
+from shared.conversations.repository import turns
+from shared.errors import AssistantError
+from shared.ids import item_id
+from shared.models.base import SUMMARY_INSTRUCTIONS, Finished, ModelRequest, TextDelta, Usage
+from shared.principal import Principal
+from shared.storage.base import STATE
+from shared.storage.mutate import mutate
+from shared.turns.context import Context, estimate_tokens, model_items, summary_item
+from shared.turns.prepare import TurnRequest, prepare
+from shared.turns.run import Run, usage_body
+from shared.usage import meter
+from shared.usage.records import Spent
+
+type Json = dict[str, Any]
+
+log = logging.getLogger("companion.turns")
+
+SUMMARY_TOKENS = 2000
+"""Most tokens of a summary."""
+FAR_BACK = 400
+"""Turns read at most where a long history was never summarised (an import, say)."""
+
+
+async def compact_first(run: Run, context: Context, request: ModelRequest) -> None:
+    """Summarise what is too old, remember it on the turn, then answer."""
+    context = await compacted(run, context)
+    await run.loop(replace(request, items=[*context.items, *run.output.items]))
+
+
+async def remember_summary(run: Run, context: Context) -> Context:
+    """The context with everything older in its summary, which is then part of the turn's record."""
+    app, turn = run.app, run.live.record
+    older = await _further_back(app, run.owner, context)
+    model = await app.models.resolve(turn.params["model"])
+    window = (await app.models.route(model)).window
+    items = [item for old in older for item in model_items(old)]
+    text, usage, cost = await summarise(app, model, context.summary, items, window=window)
+    run.result.usage = run.result.usage + usage
+    run.result.cost += cost
+    await run.remember(summary=Summary(text=text, upto=context.older[-1].id))
+    return context.summarised(text)
+
+
+async def summarise(
+    app: App, model: str, before: str | None, items: list[Json], *, window: int
+) -> tuple[str, Usage, float]:
+    """Items (and the summary of what came before them) as a text of few words, in as many calls as the window needs.
+
+    Returns:
+        The summary, the tokens and the money it took.
+
+    Raises:
+        AssistantError: the model failed.
+    """
+    summary, usage, cost = before, Usage(), 0.0
+    for chunk in chunks(transcript(items), most=max(1000, (window - SUMMARY_TOKENS) * 4 // 2)):
+        content = f"Summary so far:\n{summary}\n\nThen:\n{chunk}" if summary else chunk
+        message: Json = {
+            "id": "msg_summary",
+            "type": "message",
+            "status": "completed",
+            "role": "user",
+            "content": [{"type": "input_text", "text": content}],
+        }
+        request = ModelRequest(
+            model=model, instructions=SUMMARY_INSTRUCTIONS, items=[message], max_output_tokens=SUMMARY_TOKENS
+        )
+        text = ""
+        async for event in app.models.stream(request):
+            if isinstance(event, TextDelta):
+                text += event.text
+            elif isinstance(event, Finished):
+                usage += event.usage or Usage(input_tokens=estimate_tokens([message]), output_tokens=len(text) // 4)
+                cost += event.cost
+        summary = text.strip() or summary
+    return summary or "", usage, cost
+
+
+def transcript(items: list[Json]) -> str:
+    """Items as a text to summarise: who said what, which tool gave what."""
+    lines: list[str] = []
+    for item in items:
+        match item["type"]:
+            case "message":
+                text = " ".join(
+                    part.get("text") or part.get("refusal") or f"[{part['type']}]" for part in item["content"]
+                )
+                lines.append(f"{item['role']}: {text}")
+            case "function_call" | "mcp_call":
+                lines.append(f"tool call {item['name']}({item['arguments']})")
+                if item.get("output"):
+                    lines.append(f"tool output: {item['output']}")
+            case "custom_tool_call":
+                lines.append(f"tool call {item['name']}({item['input']})")
+            case "function_call_output" | "custom_tool_call_output":
+                output = item["output"]
+                lines.append(f"tool output: {output if isinstance(output, str) else '[parts]'}")
+            case _:
+                continue
+    return "\n".join(lines)
+
+
+def chunks(text: str, *, most: int) -> list[str]:
+    """Pieces of at most `most` characters."""
+    return [text[start : start + most] for start in range(0, len(text), most)] or [""]
+
+
+async def _further_back(app: App, owner: str, context: Context) -> list[TurnRecord]:
+    """What is to be summarised; where the history goes on before it without a summary, that too, up to a bound."""
+    older = list(context.older)
+    while context.summary is None and older[0].parent is not None and len(older) < FAR_BACK:
+        page = await turns(app.store, owner, older[0].group, after=older[0].sort)
+        if not page:
+            break
+        wanted: str | None = older[0].parent
+        for turn in page:
+            if turn.id == wanted:
+                older.insert(0, turn)
+                wanted = turn.parent
+        if page[-1].depth == 0:
+            break
+    return older
+
+
+async def compact(app: App, caller: Principal, request: TurnRequest) -> Json:
+    """`POST /v1/responses/compact`: the user's messages as they are, then one compaction item for everything.
+
+    Raises:
+        InvalidRequest: there is nothing to compact.
+        AssistantError: the model failed.
+    """
+    plan = await prepare(app, caller, request)
+    items = [*plan.context.history, *plan.context.input]
+    window = (await app.models.route(plan.request.model)).window
+    text, usage, cost = await summarise(app, plan.request.model, None, items, window=window)
+    now = app.clock.now()
+    spent = Spent(turns=1, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost=cost)
+    await mutate(
+        app.store, STATE, caller.owner, [], [meter.charge(now, request.create.model or plan.request.model, spent)]
+    )
+    compaction = {**summary_item(text), "id": item_id("cmp", plan.turn.token, "o", 0)}
+    return {
+        "id": f"cmpr_{plan.turn.token}",
+        "object": "response.compaction",
+        "created_at": int(now),
+        "output": [*(item for item in items if item["type"] == "message" and item["role"] == "user"), compaction],
+        "usage": usage_body(usage),
+    }
+
+
+async def compacted(run: Run, context: Context) -> Context:
+    """`remember_summary`, but a model that cannot summarise costs the oldest turns instead of the answer."""
+    try:
+        return await remember_summary(run, context)
+    except AssistantError as error:
+        log.warning("compaction.failed", extra={"response_id": run.live.record.id, "code": error.code})
+        return replace(context, older=[])
