@@ -5,7 +5,7 @@ port ?= 7071
 data ?= .data
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup test check lint types locks lock docs clean
+.PHONY: help run setup test check lint types locks lock package docs clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -35,6 +35,9 @@ locks:
 lock: setup ## Write requirements*.txt and package-lock.json again (upgrade=1: newest versions)
 	$(python) -m tools.lock $(if $(upgrade),--upgrade)
 	npm install --package-lock-only --loglevel=error
+
+package: setup ## What is deployed: dist/app for azd, dist/companion.zip for the pipeline
+	$(python) -m tools.package
 
 docs: setup ## Write the generated pages under docs/reference/
 	$(python) -m tools.settings_page
