@@ -16,9 +16,10 @@ from contextvars import ContextVar
 class Tally:
     """Store operations by name (`read`, `query`, `batch`, …) and their request charge in RU."""
 
-    __slots__ = ("charge", "counts")
+    __slots__ = ("_parent", "charge", "counts")
 
-    def __init__(self) -> None:
+    def __init__(self, parent: "Tally | None" = None) -> None:
+        self._parent = parent
         self.counts: Counter[str] = Counter()
         self.charge = 0.0
 
@@ -29,6 +30,8 @@ class Tally:
     def add(self, operation: str, charge: float) -> None:
         self.counts[operation] += 1
         self.charge += charge
+        if self._parent is not None:
+            self._parent.add(operation, charge)
 
 
 _current: ContextVar[Tally | None] = ContextVar("tally", default=None)
@@ -43,7 +46,8 @@ def count(operation: str, charge: float) -> None:
 
 @contextmanager
 def tallied() -> Generator[Tally]:
-    tally = Tally()
+    """Count what happens inside; an outer tally counts it too."""
+    tally = Tally(_current.get())
     token = _current.set(tally)
     try:
         yield tally

@@ -37,6 +37,7 @@ from shared.errors import (
     UpstreamError,
 )
 from shared.models.base import (
+    SUMMARY_INSTRUCTIONS,
     TITLE_INSTRUCTIONS,
     ArgumentsDelta,
     Finished,
@@ -281,6 +282,8 @@ def reply_to(seen: _Seen) -> Reply:
     request = seen.request
     if TITLE_INSTRUCTIONS in (request.instructions or ""):
         return Reply(text=_title(seen))
+    if SUMMARY_INSTRUCTIONS in (request.instructions or ""):
+        return Reply(text=_summary(seen))
     reply = _command(seen.last, seen)
     if not reply.thought and _reasons(request) and reply.failure is None:
         reply = replace(reply, thought=f"The user said {_short(seen.last)!r}. I answer without a model.")
@@ -504,6 +507,16 @@ def _title(seen: _Seen) -> str:
     """The first words of what the conversation began with, without markup."""
     text = re.sub(r"[`*_#>\[\]{}\"]|https?://\S+", " ", seen.users[0] if seen.users else "")
     return " ".join(text.split()[:6]).strip(" .,;:!?") or "New conversation"
+
+
+def _summary(seen: _Seen) -> str:
+    """What the user said, a short line each; the newest that fit."""
+    lines = [line.removeprefix("user: ") for line in seen.last.splitlines() if line.startswith(("user: ", "- "))]
+    kept = [f"- {_short(line.removeprefix('- '))}" for line in lines][-_SUMMARY_LINES:]
+    return "\n".join(["The user said:", *kept])
+
+
+_SUMMARY_LINES = 40
 
 
 def _reasons(request: ModelRequest) -> bool:

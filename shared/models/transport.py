@@ -193,11 +193,11 @@ def _payloads(blocks: bytes) -> list[bytes]:
     payloads: list[bytes] = []
     for block in blocks.split(b"\n\n"):
         if block.startswith(b"data: ") and b"\n" not in block:
-            payloads.append(block[6:])
-            continue
-        lines = [_field(line) for line in block.split(b"\n") if line.startswith(b"data:")]
-        if lines:
-            payloads.append(b"\n".join(lines))
+            payload = block[6:]
+        else:
+            payload = b"\n".join([_field(line) for line in block.split(b"\n") if line.startswith(b"data:")])
+        if payload:
+            payloads.append(payload)
     return payloads
 
 

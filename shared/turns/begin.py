@@ -9,6 +9,7 @@ and joins the first; without one, an equal body shortly after is known by its ha
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from shared.app import App
 from shared.errors import AssistantError, Conflict, Unprocessable
@@ -53,6 +54,7 @@ async def begin_turn(app: App, caller: Principal, request: TurnRequest) -> LiveT
                 live = await _join(app, caller, joined.turn, request)
                 if live is not None:
                     return live
+                request = replace(request, is_retry=False)  # what it would join is gone
             except (AssistantError, AlreadyExists) as failure:
                 # A retry can trip over what its first try has changed; then the first try is the answer.
                 live = await _join(app, caller, own, request) if own else None

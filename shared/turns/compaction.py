@@ -46,15 +46,17 @@ async def remember_summary(run: Run, context: Context) -> Context:
     model = await app.models.resolve(turn.params["model"])
     window = (await app.models.route(model)).window
     items = [item for old in older for item in model_items(old)]
-    text, usage, cost = await summarise(app, model, context.summary, items, window=window)
+    limit = min(SUMMARY_TOKENS, context.summary_tokens)
+    text, usage, cost = await summarise(app, model, context.summary, items, window=window, limit=limit)
+    context = context.summarised(text)
     run.result.usage = run.result.usage + usage
     run.result.cost += cost
-    await run.remember(summary=Summary(text=text, upto=context.older[-1].id))
-    return context.summarised(text)
+    await run.remember(summary=Summary(text=context.summary or "", upto=older[-1].id))
+    return context
 
 
 async def summarise(
-    app: App, model: str, before: str | None, items: list[Json], *, window: int
+    app: App, model: str, before: str | None, items: list[Json], *, window: int, limit: int = SUMMARY_TOKENS
 ) -> tuple[str, Usage, float]:
     """Items (and the summary of what came before them) as a text of few words, in as many calls as the window needs.
 
@@ -74,9 +76,7 @@ async def summarise(
             "role": "user",
             "content": [{"type": "input_text", "text": content}],
         }
-        request = ModelRequest(
-            model=model, instructions=SUMMARY_INSTRUCTIONS, items=[message], max_output_tokens=SUMMARY_TOKENS
-        )
+        request = ModelRequest(model=model, instructions=SUMMARY_INSTRUCTIONS, items=[message], max_output_tokens=limit)
         text = ""
         async for event in app.models.stream(request):
             if isinstance(event, TextDelta):

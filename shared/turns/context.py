@@ -16,6 +16,9 @@ CHARS_PER_TOKEN = 4
 IMAGE_TOKENS = 800
 """What an image counts for, whatever its bytes: a middle of the published tables of image token counts."""
 
+_ITEM_TOKENS = 40
+"""What the JSON around a summary takes."""
+
 _CALLS = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output"}
 _OUTPUTS = frozenset(_CALLS.values())
 
@@ -67,6 +70,8 @@ class Context:
     """To be sent as they are, oldest first."""
     input: list[Json] = field(default_factory=list[Json])
     """The new items."""
+    summary_tokens: int = 0
+    """What a summary of `older` may take, so that everything fits."""
 
     @property
     def needs_summary(self) -> bool:
@@ -84,7 +89,7 @@ class Context:
 
     def summarised(self, summary: str) -> "Context":
         """The same with everything older in the summary."""
-        return replace(self, summary=summary, older=[])
+        return replace(self, summary=summary[: self.summary_tokens * CHARS_PER_TOKEN], older=[])
 
     def _head(self) -> list[Json]:
         return [summary_item(self.summary)] if self.summary is not None else []
@@ -105,14 +110,16 @@ def build_context(path: list[TurnRecord], items: list[Json], *, budget: int, mos
     """
     chosen, summary = _behind_summary(path)
     costs = [estimate_tokens(model_items(turn)) for turn in chosen]
-    room = budget - estimate_tokens(items) - (len(summary or "") // CHARS_PER_TOKEN)
-    if sum(costs) <= room and len(chosen) < max(2, most_turns * 4 // 5):
+    room = budget - estimate_tokens(items)
+    head = estimate_tokens([summary_item(summary)]) if summary is not None else 0
+    if head + sum(costs) <= room and len(chosen) < max(2, most_turns * 4 // 5):
         return Context(summary, [], chosen[::-1], items)
     keep, left = 0, room // 2
     while keep < min(len(chosen), max(1, most_turns // 4)) and costs[keep] <= left:
         left -= costs[keep]
         keep += 1
-    return Context(summary, chosen[keep:][::-1], chosen[:keep][::-1], items)
+    most = max(64, room // 4 - _ITEM_TOKENS)
+    return Context(summary, chosen[keep:][::-1], chosen[:keep][::-1], items, summary_tokens=most)
 
 
 def _behind_summary(path: list[TurnRecord]) -> tuple[list[TurnRecord], str | None]:

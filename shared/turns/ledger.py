@@ -110,7 +110,10 @@ class Ledger:
         def settle(usage: UsageRecord) -> UsageRecord:
             if not turn.is_kept and turn.id not in usage.reserved:
                 return usage  # an earlier try settled it; with no record, nothing else would show that
-            return leave(meter.settle(usage, turn.id, model=model, spent=spent, now=now))
+            usage = meter.settle(usage, turn.id, model=model, spent=spent, now=now)
+            if turn.status == "failed" or not turn.is_kept:
+                usage = meter.forget_send(usage, turn.id)  # nothing to join: a client that retries wants another try
+            return leave(usage)
 
         changes = [self._usage_change(turn.usage_id, settle)]
         if turn.conversation is not None:

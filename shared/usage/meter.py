@@ -53,6 +53,11 @@ def remember_send(record: UsageRecord, body_hash: str, turn: str, now: float) ->
     return record.model_copy(update={"sends": dict(list(fresh.items())[-_SENDS:])})
 
 
+def forget_send(record: UsageRecord, turn: str) -> UsageRecord:
+    """The request that began this turn is no longer known: sent again, it begins another."""
+    return record.model_copy(update={"sends": {key: sent for key, sent in record.sends.items() if sent.turn != turn}})
+
+
 def enter_background(record: UsageRecord, turn: str, *, slots: int, is_first: bool = False) -> UsageRecord:
     """Give a background turn one of the owner's slots, or a place in the line behind them.
 

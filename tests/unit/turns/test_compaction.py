@@ -1,0 +1,93 @@
+"""A conversation may outgrow the model's window; the turn before the call makes room."""
+
+from shared.errors import UpstreamError
+from shared.models.base import SUMMARY_INSTRUCTIONS, SUMMARY_MARKER, ModelRequest
+from shared.models.offline import OfflineModel
+from shared.models.scripted import ScriptedModel, says
+from shared.turns.context import estimate_tokens
+from shared.turns.follow import get_turn
+from tests.unit.turns.asking import CALLER, ask, conversation, text_of
+from tests.unit.turns.conftest import MakeApp
+
+SMALL = {"COMPANION_CONTEXT_TOKENS": "600", "COMPANION_CONTEXT_TURNS": "10"}
+
+
+class Recorded(OfflineModel):
+    """The offline model, and what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(word_delay=0.0)
+        self.requests: list[ModelRequest] = []
+
+    def stream(self, request: ModelRequest):  # type: ignore[no-untyped-def]
+        self.requests.append(request)
+        return super().stream(request)
+
+
+async def test_what_was_said_long_ago_lives_on_in_the_summary(make_app: MakeApp) -> None:
+    model = Recorded()
+    app = make_app(model, **SMALL)
+    conv = await conversation(app)
+    await ask(app, "My name is Ada.", conversation=conv)
+    for number in range(30):
+        await ask(app, f"Say something about number {number}.", conversation=conv)
+
+    answer = await ask(app, "What is my name?", conversation=conv)
+
+    assert "Ada" in text_of(answer)
+
+
+async def test_the_window_is_never_exceeded(make_app: MakeApp) -> None:
+    model = Recorded()
+    app = make_app(model, **SMALL)
+    conv = await conversation(app)
+    for number in range(30):
+        await ask(app, f"Message {number}: " + "words " * 20, conversation=conv)
+
+    answers = [request for request in model.requests if request.instructions != SUMMARY_INSTRUCTIONS]
+    assert len(answers) == 30
+    assert max(estimate_tokens(request.items) for request in answers) <= 600
+
+
+async def test_the_summary_is_stored_on_the_turn_and_made_once(make_app: MakeApp) -> None:
+    said = [says("x" * 400) for _ in range(4)]
+    model = ScriptedModel([*said, says("in short"), says("on"), says("and on")])
+    app = make_app(model, **SMALL)
+    conv = await conversation(app)
+    for number in range(4):
+        await ask(app, f"{number}" * 100, conversation=conv)
+    fifth = await ask(app, "five", conversation=conv)
+    await ask(app, "six", conversation=conv)
+
+    stored = (await get_turn(app, CALLER.owner, fifth.id)).record
+    assert stored.summary is not None
+    assert stored.summary.text == "in short"
+    assert model.requests[4].instructions == SUMMARY_INSTRUCTIONS
+    heads = [request.items[0].get("encrypted_content") for request in model.requests[5:]]
+    assert heads == [f"{SUMMARY_MARKER}in short"] * 2
+
+
+async def test_a_summary_that_fails_costs_the_oldest_turns_and_not_the_answer(make_app: MakeApp) -> None:
+    said = [says("x" * 400) for _ in range(4)]
+    model = ScriptedModel([*said, [UpstreamError("no")], says("still here")])
+    app = make_app(model, **SMALL)
+    conv = await conversation(app)
+    for number in range(4):
+        await ask(app, f"{number}" * 100, conversation=conv)
+
+    turn = await ask(app, "five", conversation=conv)
+
+    assert (turn.status, text_of(turn), turn.summary) == ("completed", "still here", None)
+
+
+async def test_tokens_of_the_summary_are_counted(make_app: MakeApp) -> None:
+    said = [says("x" * 400) for _ in range(4)]
+    app = make_app(ScriptedModel([*said, says("in short"), says("on")]), **SMALL)
+    conv = await conversation(app)
+    for number in range(4):
+        await ask(app, f"{number}" * 100, conversation=conv)
+
+    turn = await ask(app, "five", conversation=conv)
+
+    assert turn.usage is not None
+    assert turn.usage["input_tokens"] == 20
