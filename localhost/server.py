@@ -112,11 +112,11 @@ async def run(options: Options, announce: Announce) -> None:
     port: int = listener.getsockname()[1]
     server = make_server(loaded, drain=options.drain, on_start=lambda: announce(port, loaded))
     schedule = timers.plan(loaded.runtime)
+    source = _queue_source()
     _own_signals(server)
     try:
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(timers.run_timers(loaded.runtime, schedule, options.data))]
-            source = _queue_source()
             if source is not None:
                 queue_options = queues.QueueOptions.read(loaded.host_json)
                 background.append(group.create_task(queues.run_queues(loaded.runtime, source, queue_options)))
