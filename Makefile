@@ -20,7 +20,7 @@ setup: ## Everything that the server, the checks and the tests need
 test: setup check ## Checks, then the whole test suite with branch coverage
 	$(python) -m pytest -n 2 --dist loadfile --cov
 
-check: setup lint types locks ## What needs no test run: style, types, lock files
+check: setup lint types locks infra ## What needs no test run: style, types, lock files, templates
 
 lint:
 	$(python) -m ruff check
@@ -31,6 +31,12 @@ types:
 
 locks:
 	$(python) -m tools.lock --check
+
+infra:
+	$(python) -m tools.bicep_gate
+
+package: setup ## Build what is deployed: dist/app and dist/companion.zip
+	$(python) -m tools.package
 
 lock: setup ## Write requirements*.txt and package-lock.json again (upgrade=1: newest versions)
 	$(python) -m tools.lock $(if $(upgrade),--upgrade)
@@ -43,5 +49,5 @@ docs: setup ## Write the generated pages under docs/reference/
 	$(python) -m tools.settings_page
 
 clean: ## Remove everything that setup and the tests made; .data stays
-	rm -rf .venv node_modules .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf .venv node_modules dist .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
