@@ -5,7 +5,7 @@ port ?= 7071
 data ?= .data
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup test check lint types locks lock package docs clean
+.PHONY: help run setup test check lint types locks infra lock package docs clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -34,9 +34,6 @@ locks:
 
 infra:
 	$(python) -m tools.bicep_gate
-
-package: setup ## Build what is deployed: dist/app and dist/companion.zip
-	$(python) -m tools.package
 
 lock: setup ## Write requirements*.txt and package-lock.json again (upgrade=1: newest versions)
 	$(python) -m tools.lock $(if $(upgrade),--upgrade)
