@@ -1,0 +1,474 @@
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
+from pydantic import TypeAdapter
+
+from shared.errors import InvalidRequest, UpstreamError
+from shared.models.base import (
+    SUMMARY_MARKER,
+    AnnotationAdded,
+    ArgumentsDelta,
+    Finished,
+    ItemDone,
+    ItemStarted,
+    Json,
+    ModelEvent,
+    ModelRequest,
+    ReasoningDelta,
+    TextDelta,
+    Usage,
+)
+from shared.models.chat import ChatReader, amend_chat_body, chat_body, chat_messages, chat_usage
+
+IMAGE = "data:image/png;base64,AAAA"
+THOUGHT: Json = {"type": "reasoning", "id": "rs_1", "summary": []}
+NO_PARAMETERS: Json = {"type": "object", "properties": {}}
+
+
+def user(*parts: Json | str) -> Json:
+    content = [{"type": "input_text", "text": part} if isinstance(part, str) else part for part in parts]
+    return {"id": "msg_u", "type": "message", "status": "completed", "role": "user", "content": content}
+
+
+def said(text: str) -> Json:
+    part: Json = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    return {"id": "msg_a", "type": "message", "status": "completed", "role": "assistant", "content": [part]}
+
+
+def call(id_: str, name: str = "f", arguments: str = "{}") -> Json:
+    return {"id": f"fc_{id_}", "type": "function_call", "call_id": id_, "name": name, "arguments": arguments}
+
+
+def output(id_: str, value: Any = "done") -> Json:
+    return {"id": f"fco_{id_}", "type": "function_call_output", "call_id": id_, "output": value}
+
+
+def tool_call(id_: str, name: str = "f", arguments: str = "{}") -> Json:
+    return {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+class TestMessages:
+    @pytest.mark.parametrize(
+        ("items", "messages"),
+        [
+            ([user("hi")], [{"role": "user", "content": "hi"}]),
+            ([{"role": "user", "content": "hi"}], [{"role": "user", "content": "hi"}]),
+            (
+                [user("look", {"type": "input_image", "image_url": IMAGE, "detail": "original"})],
+                [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "text", "text": "look"},
+                            {"type": "image_url", "image_url": {"url": IMAGE, "detail": "high"}},
+                        ],
+                    }
+                ],
+            ),
+            (
+                [user({"type": "input_file", "file_data": "data:x", "filename": "a.pdf"})],
+                [
+                    {
+                        "role": "user",
+                        "content": [{"type": "file", "file": {"file_data": "data:x", "filename": "a.pdf"}}],
+                    }
+                ],
+            ),
+            ([said("yes")], [{"role": "assistant", "content": "yes"}]),
+            (
+                [{**said(""), "content": [{"type": "refusal", "refusal": "no"}]}],
+                [{"role": "assistant", "content": None, "refusal": "no"}],
+            ),
+            (
+                [call("1"), call("2"), output("1"), output("2")],
+                [
+                    {"role": "assistant", "content": None, "tool_calls": [tool_call("1"), tool_call("2")]},
+                    {"role": "tool", "tool_call_id": "1", "content": "done"},
+                    {"role": "tool", "tool_call_id": "2", "content": "done"},
+                ],
+            ),
+            (
+                [said("let me see"), THOUGHT, call("1", arguments="")],
+                [{"role": "assistant", "content": "let me see", "tool_calls": [tool_call("1")]}],
+            ),
+            (
+                [call("1"), said("one moment"), output("1")],
+                [
+                    {"role": "assistant", "content": "one moment", "tool_calls": [tool_call("1")]},
+                    {"role": "tool", "tool_call_id": "1", "content": "done"},
+                ],
+            ),
+            (
+                [{"type": "custom_tool_call", "call_id": "1", "name": "run", "input": "ls"}, output("1")],
+                [
+                    {
+                        "role": "assistant",
+                        "content": None,
+                        "tool_calls": [{"id": "1", "type": "custom", "custom": {"name": "run", "input": "ls"}}],
+                    },
+                    {"role": "tool", "tool_call_id": "1", "content": "done"},
+                ],
+            ),
+            (
+                [{"type": "mcp_call", "id": "mcp_7", "name": "find", "arguments": "{}", "output": "found"}],
+                [
+                    {"role": "assistant", "content": None, "tool_calls": [tool_call("call_7", "find")]},
+                    {"role": "tool", "tool_call_id": "call_7", "content": "found"},
+                ],
+            ),
+            (
+                [{"type": "mcp_call", "id": "mcp_7", "name": "find", "arguments": "", "output": None, "error": "away"}],
+                [
+                    {"role": "assistant", "content": None, "tool_calls": [tool_call("call_7", "find")]},
+                    {"role": "tool", "tool_call_id": "call_7", "content": "away"},
+                ],
+            ),
+            (
+                [{"type": "compaction", "id": "cmp_1", "encrypted_content": f"{SUMMARY_MARKER}They met."}, user("hi")],
+                [
+                    {"role": "system", "content": "Summary of the conversation so far:\nThey met."},
+                    {"role": "user", "content": "hi"},
+                ],
+            ),
+            (
+                [{"role": "developer", "content": "be brief"}, {"role": "system", "content": "be kind"}, user("hi")],
+                [{"role": "system", "content": "be brief\n\nbe kind"}, {"role": "user", "content": "hi"}],
+            ),
+        ],
+    )
+    def test_items_become_messages(self, items: list[Json], messages: list[Json]) -> None:
+        assert chat_messages(items) == messages
+
+    def test_instructions_come_first(self) -> None:
+        messages = chat_messages([{"role": "developer", "content": "be brief"}, user("hi")], "be kind")
+
+        assert messages[0] == {"role": "system", "content": "be kind\n\nbe brief"}
+
+    def test_images_of_tool_outputs_are_shown_after_all_outputs(self) -> None:
+        image = {"type": "input_image", "image_url": IMAGE}
+
+        messages = chat_messages([call("1"), call("2"), output("1", [image]), output("2"), user("and?")])
+
+        assert [message["role"] for message in messages] == ["assistant", "tool", "tool", "user", "user"]
+        assert messages[3]["content"] == [
+            {"type": "text", "text": "Output of 1:"},
+            {"type": "image_url", "image_url": {"url": IMAGE}},
+        ]
+
+    @pytest.mark.parametrize(
+        "item",
+        [
+            {"type": "web_search_call", "id": "ws_1"},
+            {"type": "item_reference", "id": "msg_1"},
+            user({"type": "input_image", "file_id": "file-1"}),
+            user({"type": "input_file", "file_id": "file-1"}),
+        ],
+    )
+    def test_what_has_no_word_is_refused(self, item: Json) -> None:
+        with pytest.raises(InvalidRequest) as caught:
+            chat_messages([item])
+
+        assert caught.value.param == "input"
+
+
+def request(**fields: Any) -> ModelRequest:
+    return replace(ModelRequest(model="m", items=[user("hi")]), **fields)
+
+
+FUNCTION: Json = {
+    "type": "function",
+    "name": "f",
+    "description": "d",
+    "parameters": NO_PARAMETERS,
+    "strict": True,
+}
+GRAMMAR = {"type": "grammar", "syntax": "lark", "definition": "start: A"}
+
+
+class TestBody:
+    @pytest.mark.parametrize(
+        ("fields", "expected"),
+        [
+            ({"max_output_tokens": 20}, {"max_completion_tokens": 20}),
+            ({"temperature": 0.0, "top_p": 0.5}, {"temperature": 0.0, "top_p": 0.5}),
+            ({"stop": ["x"], "seed": 1, "logit_bias": {"1": 2}}, {"stop": ["x"], "seed": 1, "logit_bias": {"1": 2}}),
+            ({"presence_penalty": 1, "frequency_penalty": -1}, {"presence_penalty": 1, "frequency_penalty": -1}),
+            ({"service_tier": "flex", "user": "u"}, {"service_tier": "flex", "user": "u"}),
+            (
+                {"prompt_cache_key": "k", "safety_identifier": "s"},
+                {"prompt_cache_key": "k", "safety_identifier": "s"},
+            ),
+            ({"logprobs": True}, {"logprobs": True, "top_logprobs": 0}),
+            ({"top_logprobs": 3}, {"logprobs": True, "top_logprobs": 3}),
+            ({"top_logprobs": 0}, {}),
+            ({"reasoning": {"effort": "low", "summary": None}}, {"reasoning_effort": "low"}),
+            ({"text": {"verbosity": "low"}}, {"verbosity": "low"}),
+            ({"text": {"format": {"type": "text"}}}, {}),
+            ({"text": {"format": {"type": "json_object"}}}, {"response_format": {"type": "json_object"}}),
+            (
+                {"text": {"format": {"type": "json_schema", "name": "n", "schema": {}, "strict": True}}},
+                {
+                    "response_format": {
+                        "type": "json_schema",
+                        "json_schema": {"name": "n", "schema": {}, "strict": True},
+                    }
+                },
+            ),
+            ({"tool_choice": "auto", "parallel_tool_calls": True}, {}),
+            (
+                {"tools": [FUNCTION], "tool_choice": "required", "parallel_tool_calls": False},
+                {
+                    "tools": [
+                        {
+                            "type": "function",
+                            "function": {
+                                "name": "f",
+                                "description": "d",
+                                "parameters": NO_PARAMETERS,
+                                "strict": True,
+                            },
+                        }
+                    ],
+                    "tool_choice": "required",
+                    "parallel_tool_calls": False,
+                },
+            ),
+            (
+                {"tools": [{"type": "custom", "name": "c", "format": GRAMMAR}], "tool_choice": "auto"},
+                {
+                    "tools": [
+                        {
+                            "type": "custom",
+                            "custom": {
+                                "name": "c",
+                                "format": {
+                                    "type": "grammar",
+                                    "grammar": {"syntax": "lark", "definition": "start: A"},
+                                },
+                            },
+                        }
+                    ],
+                    "tool_choice": "auto",
+                },
+            ),
+        ],
+    )
+    def test_each_parameter_has_its_word(self, fields: Json, expected: Json) -> None:
+        plain = chat_body(request())
+
+        body = chat_body(request(**fields))
+
+        assert {name: value for name, value in body.items() if name not in plain} == expected
+        TypeAdapter[Any](CompletionCreateParamsStreaming).validate_python(body)
+
+    @pytest.mark.parametrize(
+        ("choice", "expected"),
+        [
+            ({"type": "function", "name": "f"}, {"type": "function", "function": {"name": "f"}}),
+            ({"type": "custom", "name": "c"}, {"type": "custom", "custom": {"name": "c"}}),
+            (
+                {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "f"}]},
+                "required",
+            ),
+        ],
+    )
+    def test_each_tool_choice_has_its_word(self, choice: Json, expected: Any) -> None:
+        body = chat_body(request(tools=[FUNCTION, {"type": "custom", "name": "c"}], tool_choice=choice))
+
+        assert body["tool_choice"] == expected
+
+    def test_only_allowed_tools_are_offered(self) -> None:
+        choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}
+
+        body = chat_body(request(tools=[FUNCTION, {**FUNCTION, "name": "g"}], tool_choice=choice))
+
+        assert [tool["function"]["name"] for tool in body["tools"]] == ["f"]
+
+    @pytest.mark.parametrize(
+        ("fields", "param"),
+        [
+            ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
+            ({"tools": [{"type": "web_search"}]}, "tools"),
+            ({"tool_choice": "required"}, "tool_choice"),
+            ({"tools": [FUNCTION], "tool_choice": {"type": "mcp", "server_label": "x"}}, "tool_choice"),
+        ],
+    )
+    def test_what_has_no_word_is_refused_by_name(self, fields: Json, param: str) -> None:
+        with pytest.raises(InvalidRequest) as caught:
+            chat_body(request(**fields))
+
+        assert caught.value.param == param
+
+    def test_compatible_servers_get_both_names_of_the_limit(self) -> None:
+        body = chat_body(request(max_output_tokens=20), is_openai=False)
+
+        assert body["max_tokens"] == body["max_completion_tokens"] == 20
+
+    @pytest.mark.parametrize(
+        ("param", "message", "left"),
+        [
+            (
+                "max_tokens",
+                "Unsupported: 'max_tokens'. Use 'max_completion_tokens'.",
+                "max_completion_tokens",
+            ),
+            (None, "body.max_completion_tokens: extra inputs are not permitted", "max_tokens"),
+        ],
+    )
+    def test_the_name_of_the_limit_that_a_server_refuses_is_left_out(
+        self, param: str | None, message: str, left: str
+    ) -> None:
+        body = chat_body(request(max_output_tokens=20), is_openai=False)
+
+        assert amend_chat_body(body, InvalidRequest(message, param=param))
+        assert {"max_tokens", "max_completion_tokens"} & set(body) == {left}
+        assert not amend_chat_body(body, InvalidRequest(message, param=param))
+
+
+def read(*chunks: Json) -> list[ModelEvent]:
+    reader = ChatReader()
+    for chunk in chunks:
+        reader.feed(orjson.dumps(chunk))
+    reader.finish()
+    return reader.gathering.take()
+
+
+def delta(*, reason: str | None = None, logprobs: Json | None = None, **fields: Any) -> Json:
+    return {"model": "m-1", "choices": [{"index": 0, "delta": fields, "finish_reason": reason, "logprobs": logprobs}]}
+
+
+def thought(name: str, text: str) -> Json:
+    return {"choices": [{"index": 0, "delta": {name: text, "content": None}}]}
+
+
+STOP = delta(reason="stop")
+CALLED = delta(reason="tool_calls")
+OVER = Finished(usage=None, model="m-1")
+
+
+class TestReader:
+    def test_tokens_of_one_read_are_one_delta(self) -> None:
+        events = read(delta(role="assistant", content=""), delta(content="a"), delta(content="b"), STOP)
+
+        assert events == [ItemStarted(0, "message"), TextDelta(0, "ab"), ItemDone(0), OVER]
+
+    def test_tokens_with_logprobs_stay_apart(self) -> None:
+        tokens = [{"token": "a", "logprob": -1.0, "bytes": [97], "top_logprobs": []}]
+
+        events = read(delta(content="a", logprobs={"content": tokens}), delta(content="b"), STOP)
+
+        assert events[1:3] == [TextDelta(0, "a", tokens), TextDelta(0, "b")]
+
+    @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+    def test_reasoning_of_compatible_servers_is_an_item(self, name: str) -> None:
+        events = read(thought(name, "hm"), delta(content="a"), STOP)
+
+        assert events == [
+            ItemStarted(0, "reasoning"),
+            ReasoningDelta(0, "hm"),
+            ItemDone(0),
+            ItemStarted(1, "message"),
+            TextDelta(1, "a"),
+            ItemDone(1),
+            OVER,
+        ]
+
+    def test_interleaved_calls_are_told_apart_by_index(self) -> None:
+        events = read(
+            delta(tool_calls=[{"index": 0, "id": "c0", "function": {"name": "f", "arguments": ""}}]),
+            delta(tool_calls=[{"index": 1, "id": "c1", "function": {"name": "g", "arguments": "{"}}]),
+            delta(tool_calls=[{"index": 0, "function": {"arguments": "{}"}}]),
+            delta(tool_calls=[{"index": 1, "function": {"arguments": "}"}}]),
+            CALLED,
+        )
+
+        assert [event for event in events if isinstance(event, ItemStarted | ArgumentsDelta)] == [
+            ItemStarted(0, "function_call", "f", "c0"),
+            ItemStarted(1, "function_call", "g", "c1"),
+            ArgumentsDelta(1, "{"),
+            ArgumentsDelta(0, "{}"),
+            ArgumentsDelta(1, "}"),
+        ]
+
+    def test_calls_that_share_an_index_are_told_apart_by_id(self) -> None:
+        events = read(
+            delta(tool_calls=[{"index": 0, "id": "c0", "function": {"name": "f", "arguments": "{}"}}]),
+            delta(tool_calls=[{"index": 0, "id": "c1", "function": {"name": "g", "arguments": "{}"}}]),
+            CALLED,
+        )
+
+        assert [event.name for event in events if isinstance(event, ItemStarted)] == ["f", "g"]
+
+    def test_a_call_without_id_gets_one(self) -> None:
+        events = read(delta(tool_calls=[{"function": {"name": "f", "arguments": "{}"}}]), CALLED)
+
+        assert isinstance(events[0], ItemStarted)
+        assert events[0].call_id.startswith("call_")
+
+    def test_text_is_whole_before_a_call_begins(self) -> None:
+        events = read(
+            delta(content="wait"),
+            delta(tool_calls=[{"index": 0, "id": "c0", "type": "custom", "custom": {"name": "f", "input": "x"}}]),
+            CALLED,
+        )
+
+        assert events == [
+            ItemStarted(0, "message"),
+            TextDelta(0, "wait"),
+            ItemDone(0),
+            ItemStarted(1, "custom_tool_call", "f", "c0"),
+            ArgumentsDelta(1, "x"),
+            ItemDone(1),
+            OVER,
+        ]
+
+    def test_only_the_item_that_was_cut_short_stays_open(self) -> None:
+        events = read(
+            delta(tool_calls=[{"index": 0, "id": "c0", "function": {"name": "f", "arguments": "{}"}}]),
+            delta(tool_calls=[{"index": 1, "id": "c1", "function": {"name": "g", "arguments": "{"}}]),
+            delta(reason="length"),
+        )
+
+        assert events[-2:] == [ItemDone(0), Finished(usage=None, model="m-1", incomplete="max_output_tokens")]
+
+    def test_annotations_lose_their_wrapping(self) -> None:
+        citation = {"url": "https://example.com", "title": "t", "start_index": 0, "end_index": 1}
+
+        events = read(delta(content="a", annotations=[{"type": "url_citation", "url_citation": citation}]), STOP)
+
+        assert AnnotationAdded(0, {"type": "url_citation", **citation}) in events
+
+    def test_usage_comes_in_a_chunk_of_its_own_or_with_the_last(self) -> None:
+        usage = {"prompt_tokens": 3, "completion_tokens": 2, "prompt_tokens_details": None}
+        alone = read(STOP, {"choices": [], "usage": usage})[-1]
+        joined = read({**STOP, "usage": usage})[-1]
+
+        assert alone == joined == Finished(usage=Usage(input_tokens=3, output_tokens=2), model="m-1")
+
+    def test_azures_first_chunk_without_choices_is_nothing(self) -> None:
+        assert read({"choices": [], "prompt_filter_results": []}, STOP) == [OVER]
+
+    @pytest.mark.parametrize("chunks", [[], [delta(content="a")], [delta(content="a"), delta(reason="error")]])
+    def test_an_end_without_a_reason_is_an_error(self, chunks: list[Json]) -> None:
+        with pytest.raises(UpstreamError):
+            read(*chunks)
+
+    def test_a_call_without_name_is_an_error(self) -> None:
+        with pytest.raises(UpstreamError):
+            read(delta(tool_calls=[{"index": 0, "id": "c0", "function": {"arguments": "{}"}}]), CALLED)
+
+
+def test_usage_carries_its_details() -> None:
+    usage = chat_usage(
+        {
+            "prompt_tokens": 9,
+            "completion_tokens": 8,
+            "prompt_tokens_details": {"cached_tokens": 7, "cache_write_tokens": 6},
+            "completion_tokens_details": {"reasoning_tokens": 5},
+        }
+    )
+
+    assert usage == Usage(input_tokens=9, output_tokens=8, cached_tokens=7, cache_write_tokens=6, reasoning_tokens=5)
