@@ -31,7 +31,7 @@ install_python() { # LOCK STAMP
   is_current "$1" "$2" && return
   echo "Installing Python packages ($1)"
   # The lock names every package and its hashes, so pip has nothing to resolve.
-  "$python" -m pip install --quiet --no-deps --require-hashes -r "$1"
+  "$python" -m pip install -qq --no-deps --require-hashes -r "$1"
   stamp "$1" "$2"
 }
 
