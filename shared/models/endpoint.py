@@ -75,7 +75,7 @@ def azure_endpoint(
     endpoint: str, key: Secret, *, client_id: str = "", token_source: TokenSource | None = None
 ) -> Endpoint:
     """Azure OpenAI's v1 surface; keyless unless a key is given."""
-    base_url = f"{endpoint.rstrip('/')}/openai/v1"
+    base_url = f"{endpoint.rstrip('/').removesuffix('/openai/v1')}/openai/v1"
     if key:
         headers = _fixed({"api-key": key.reveal()})
         return Endpoint(base_url=base_url, kind="azure", setting="AZURE_OPENAI_API_KEY", authorize=headers)

@@ -17,6 +17,8 @@ from shared.models.responses import ResponsesReader, amend_responses_body, respo
 from shared.models.transport import UNREADABLE, Transport, sse_data
 
 MOST_AMENDMENTS = 2
+ABOUT_THIS_CALL = ("invalid_encrypted_content",)
+"""Codes of refusals that say nothing about the next call."""
 
 
 class Reader(Protocol):
@@ -41,6 +43,8 @@ class OpenAIModel:
         self._endpoint = endpoint
         self._transport = transport
         self._url = endpoint.base_url + self.path
+        self._lessons: dict[str, list[InvalidRequest]] = {}
+        """What each model has refused so far, so that it is not asked for it again."""
 
     def body(self, request: ModelRequest) -> Json:
         raise NotImplementedError
@@ -76,12 +80,17 @@ class OpenAIModel:
 
     async def _open(self, request: ModelRequest) -> ClientResponse:
         body = self.body(request)
+        lessons = self._lessons.setdefault(request.model, [])
+        for lesson in lessons:
+            self.amend(body, lesson)
         for _ in range(MOST_AMENDMENTS):
             try:
                 return await self._post(body, request.deadline)
             except InvalidRequest as refusal:
                 if not self.amend(body, refusal):
                     raise
+                if refusal.code not in ABOUT_THIS_CALL:
+                    lessons.append(refusal)
         return await self._post(body, request.deadline)
 
     async def _post(self, body: Json, deadline: float | None) -> ClientResponse:

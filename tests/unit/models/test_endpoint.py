@@ -1,6 +1,8 @@
 from dataclasses import dataclass
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from shared.models.base import ModelRequest
 from shared.models.endpoint import (
@@ -51,8 +53,9 @@ async def test_without_a_key_no_authorization_is_sent() -> None:
     assert await openai_endpoint("http://127.0.0.1/v1", Secret("")).authorize() == {}
 
 
-async def test_azure_speaks_v1_with_its_own_key_header() -> None:
-    endpoint = azure_endpoint("https://x.openai.azure.com/", Secret("k"))
+@pytest.mark.parametrize("given", ["https://x.openai.azure.com/", "https://x.openai.azure.com/openai/v1/"])
+async def test_azure_speaks_v1_with_its_own_key_header(given: str) -> None:
+    endpoint = azure_endpoint(given, Secret("k"))
 
     assert endpoint.base_url == "https://x.openai.azure.com/openai/v1"
     assert await endpoint.authorize() == {"api-key": "k"}
@@ -63,6 +66,31 @@ async def test_azure_without_a_key_sends_a_token() -> None:
 
     assert await endpoint.authorize() == {"Authorization": "Bearer token-1"}
     await endpoint.close()
+
+
+async def test_the_token_is_that_of_the_managed_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a function app the platform's own endpoint gives it, by way of the stock azure-identity."""
+    asked: list[web.Request] = []
+
+    async def give(request: web.Request) -> web.Response:
+        asked.append(request)
+        token = {"access_token": "t", "expires_on": "4000000000", "token_type": "Bearer"}
+        return web.json_response({**token, "resource": request.query["resource"]})
+
+    app = web.Application()
+    app.router.add_get("/msi", give)
+    async with TestServer(app) as server:
+        monkeypatch.setenv("IDENTITY_ENDPOINT", str(server.make_url("/msi")))
+        monkeypatch.setenv("IDENTITY_HEADER", "secret")
+        endpoint = azure_endpoint("https://x.openai.azure.com", Secret(""), client_id="client-7")
+
+        headers = [await endpoint.authorize(), await endpoint.authorize()]
+        await endpoint.close()
+
+    assert headers == [{"Authorization": "Bearer t"}] * 2
+    assert len(asked) == 1
+    assert asked[0].query["resource"] == "https://cognitiveservices.azure.com"
+    assert "client-7" in asked[0].query.values()
 
 
 async def test_a_token_is_kept_until_shortly_before_its_end() -> None:
@@ -108,7 +136,9 @@ async def test_a_server_that_knows_one_name_of_the_limit_is_asked_with_that(refu
         model = ChatUpstream(openai_endpoint(url, Secret(KEY)), Transport())
 
         await ask(model, max_output_tokens=20)
+        await ask(model, max_output_tokens=20)
 
+        assert len(upstream.requests) == 3  # the refusal, its repair, and a call that knows better
         assert upstream.last_body()[left] == 20
         assert refused not in upstream.last_body()
         await model.close()
