@@ -90,7 +90,8 @@ class OpenAIModel:
                 if not self.amend(body, refusal):
                     raise
                 if refusal.code not in ABOUT_THIS_CALL:
-                    lessons.append(refusal)
+                    # A copy: the exception itself would keep this call's frames, and so its whole input, alive.
+                    lessons.append(InvalidRequest(refusal.message, param=refusal.param, code=refusal.code))
         return await self._post(body, request.deadline)
 
     async def _post(self, body: Json, deadline: float | None) -> ClientResponse:
