@@ -1,14 +1,22 @@
 """The scripts behind `make setup`: what they find, and what they say when they do not."""
 
+import shutil
 import subprocess
 from pathlib import Path
+
+import pytest
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
-def run(script: Path, path: str, **env: str) -> subprocess.CompletedProcess[str]:
+def run(script: Path, path: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", str(script)], env={"PATH": path, **env}, capture_output=True, text=True, timeout=60, check=False
+        ["bash", str(script), *arguments],
+        env={"PATH": path, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -48,16 +56,59 @@ def test_a_missing_python_is_one_sentence(tmp_path: Path) -> None:
     assert found.stderr.count("\n") == 1
 
 
-def test_a_missing_node_is_one_sentence(tmp_path: Path) -> None:
-    """An old one counts as missing."""
-    script = (TOOLS / "setup.sh").read_text()
-    function = script[script.index("install_node()") : script.index("make_venv\ncase")]
-    (tmp_path / "node.sh").write_text(f"is_current() {{ return 1; }}\n{function}\ninstall_node\n")
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the set-up scripts where everything of Python is in place, and the Node on PATH is too old."""
+    tools = tmp_path / "tools"
+    shutil.copytree(TOOLS, tools, ignore=shutil.ignore_patterns("__pycache__"))
+    executable(tmp_path / ".venv" / "bin" / "python", "exit 0")
+    for name in ("requirements.txt", "requirements-dev.txt", "package-lock.json", "web/index.html"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
     executable(tmp_path / "bin" / "node", "exit 1")
     executable(tmp_path / "bin" / "npm", "echo npm was run")
+    return tmp_path
 
-    found = run(tmp_path / "node.sh", f"{tmp_path}/bin:/usr/bin:/bin")
+
+def test_a_missing_node_is_one_sentence(checkout: Path) -> None:
+    """An old one counts as missing."""
+    found = run(checkout / "tools" / "setup.sh", f"{checkout}/bin:/usr/bin:/bin", "test")
 
     assert found.returncode == 1
-    assert found.stderr.startswith("Node 20 or newer, with npm, is missing: install it")
+    assert found.stderr.startswith("Node 20.19 or newer, with npm, is missing: install it")
+    assert found.stderr.count("\n") == 1
     assert "npm was run" not in found.stdout
+
+
+def test_the_server_is_set_up_without_node(checkout: Path) -> None:
+    found = run(checkout / "tools" / "setup.sh", f"{checkout}/bin:/usr/bin:/bin", "run")
+
+    assert found.returncode == 0
+    assert "the API works without" in found.stderr
+
+
+def test_a_second_set_up_has_nothing_to_do(checkout: Path) -> None:
+    executable(checkout / "bin" / "node", "exit 0")
+    executable(checkout / "bin" / "npm", "mkdir -p node_modules")
+    executable(checkout / "node_modules" / ".bin" / "vite", "mkdir -p web/dist")
+    path = f"{checkout}/bin:/usr/bin:/bin"
+
+    first = run(checkout / "tools" / "setup.sh", path, "run")
+    second = run(checkout / "tools" / "setup.sh", path, "run")
+    (checkout / "web" / "index.html").write_text("changed")
+    third = run(checkout / "tools" / "setup.sh", path, "run")
+
+    assert "Building the chat page" in first.stdout
+    assert second.stdout == ""
+    assert third.stdout == "Building the chat page (web/dist)\n"
+
+
+def test_a_page_that_cannot_be_built_does_not_stop_the_server(checkout: Path) -> None:
+    executable(checkout / "bin" / "node", "exit 0")
+    executable(checkout / "bin" / "npm", "exit 1")
+
+    found = run(checkout / "tools" / "setup.sh", f"{checkout}/bin:/usr/bin:/bin", "run")
+
+    assert found.returncode == 0
+    assert "could not be built" in found.stderr
+    assert not (checkout / "node_modules" / ".stamp").exists()
