@@ -1,6 +1,7 @@
 """Stream events as bytes: encoded once, then journalled, sent and replayed as they are."""
 
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,17 +85,18 @@ class Folded:
 
 
 def fold(events: Iterable[Json]) -> Folded:
+    """Add up events in their order; they are left as they are."""
     folded = Folded()
     items: list[Any] = folded.items
     for event in events:
         kind: str = event["type"]
         if kind == "response.output_item.added":
-            items.append(event["item"])
+            items.append(deepcopy(event["item"]))
         elif kind == "response.output_item.done":
-            items[event["output_index"]] = event["item"]
+            items[event["output_index"]] = deepcopy(event["item"])
         elif kind in _ADDED:
             parts: list[Json] = items[event["output_index"]].setdefault(_ADDED[kind], [])
-            parts.append(event["part"])
+            parts.append(deepcopy(event["part"]))
         elif kind == "response.output_text.annotation.added":
             annotated: Json = items[event["output_index"]]["content"][event["content_index"]]
             annotated["annotations"].append(event["annotation"])
