@@ -109,12 +109,14 @@ var groupName = 'rg-${environmentName}'
 var databaseName = 'companion'
 var packageContainer = 'package'
 var blobContainer = 'blobs'
-var workQueues = ['work', 'work-poison']
+// Where the host puts what failed five times must be there before it does.
+var workQueues = ['turns', 'turns-poison', 'turns-low', 'turns-low-poison']
 var hasModels = !empty(deployments)
 var modelName = deployments[?0].?name ?? modelServerModel
 var hasEdge = edge != 'none' || length(regions) > 1
 var hasFlags = flagStore != 'none'
-var hasAlerts = !empty(alertEmails)
+var emails = filter(alertEmails, email => !empty(email))
+var hasAlerts = !empty(emails)
 var localCopies = zoneRedundant ? 'Standard_ZRS' : 'Standard_LRS'
 var farCopies = zoneRedundant ? 'Standard_RAGZRS' : 'Standard_RAGRS'
 
@@ -310,6 +312,7 @@ var commonSettings = {
   COMPANION_LEASE: '1.5'
   COMPANION_CONTEXT_TURNS: '40'
   COMPANION_CONTEXT_TOKENS: '96000'
+  COMPANION_BACKGROUND_SLOTS: '4'
   COMPANION_TITLES: 'on'
   COMPANION_HTTP_EXTENSION: 'starlette'
   COMPANION_MAX_BODY: '26214400'
@@ -375,7 +378,7 @@ module alerts 'modules/alerts.bicep' = if (hasAlerts) {
     location: location
     token: token
     tags: ours
-    emails: alertEmails
+    emails: emails
     workspaceId: monitoring.outputs.workspaceId
     cosmosId: state.outputs.id
     cosmosIsServerless: state.outputs.isServerless
@@ -391,7 +394,7 @@ module budget 'modules/budget.bicep' = if (hasAlerts && monthlyBudget > 0) {
     monthly: monthlyBudget
     start: budgetStart
     groups: [for (region, i) in regions: groups[i].name]
-    emails: alertEmails
+    emails: emails
     actionGroupId: alerts!.outputs.actionGroupId
   }
 }
@@ -409,6 +412,7 @@ output AZURE_TENANT_ID string = tenant().tenantId
 output AZURE_RESOURCE_GROUP string = groups[0].name
 output BASE_URL string = 'https://${firstHost}/v1'
 output FUNCTION_APPS string[] = [for (region, i) in regions: '${groups[i].name}/${apps[i].outputs.name}']
+output FUNCTION_APP string = apps[0].outputs.name
 output AZURE_CLIENT_ID string = identity.outputs.clientId
 output COSMOS_ENDPOINT string = state.outputs.endpoint
 output COSMOS_DATABASE string = state.outputs.database

@@ -1,10 +1,22 @@
-"""Writes docs/reference/settings.md from `shared.settings.VARIABLES`, the one list of environment variables."""
+"""Writes docs/reference/settings.md and local.settings.json.example from `shared.settings.VARIABLES`, the one list."""
 
+import json
 from pathlib import Path
 
 from shared.settings import VARIABLES, Variable
 
-PAGE = Path(__file__).parent.parent / "docs" / "reference" / "settings.md"
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "reference" / "settings.md"
+EXAMPLE = ROOT / "local.settings.json.example"
+"""For `func start`, which reads it from local.settings.json."""
+
+OF_THE_HOST = {
+    "FUNCTIONS_WORKER_RUNTIME": "python",
+    "AzureWebJobsStorage": "UseDevelopmentStorage=true",
+    "AzureWebJobsDisableHomepage": "true",
+}
+ON_A_LAPTOP = {"COMPANION_LOCAL_OWNER": "local"}
+"""Where the example says something else than the default."""
 
 INTRODUCTION = """\
 # Settings
@@ -27,6 +39,13 @@ def page() -> str:
     return INTRODUCTION + "".join(map(row, VARIABLES))
 
 
+def example() -> str:
+    """Every variable at its default, but for the owner that calls without a key."""
+    values = OF_THE_HOST | {variable.name: variable.default for variable in VARIABLES} | ON_A_LAPTOP
+    return json.dumps({"IsEncrypted": False, "Values": values}, indent=2) + "\n"
+
+
 if __name__ == "__main__":
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(page())
+    EXAMPLE.write_text(example())

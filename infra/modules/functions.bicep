@@ -56,6 +56,8 @@ param workspaceId string
 
 // What the platform reads. Everything else comes from `settings`.
 var platformSettings = {
+  // The chat page is at the root, where the host would show its own.
+  AzureWebJobsDisableHomepage: 'true'
   AzureWebJobsStorage__credential: 'managedidentity'
   AzureWebJobsStorage__clientId: clientId
   AzureWebJobsStorage__blobServiceUri: hostBlobEndpoint

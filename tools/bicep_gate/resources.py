@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from tree_sitter import Node
 
@@ -255,3 +255,30 @@ def _hint(name: str, shape: Object) -> str:
 
 def _some(values: frozenset[str]) -> str:
     return ", ".join(sorted(values)[:12]) + (" …" if len(values) > 12 else "")
+
+
+def json_problems(value: object, shape: Shape, where: str) -> Iterator[str]:
+    """The same check for a value that a template loads from a JSON file: one sentence for each defect."""
+    if isinstance(shape, Reference):
+        shape = _expanded(shape)
+    if isinstance(value, list):
+        items = cast("list[object]", value)
+        if isinstance(shape, ListOf):
+            for item in items:
+                yield from json_problems(item, shape.item, f"{where}[]")
+        elif not isinstance(shape, Anything):
+            yield f"{where} is no array"
+    elif isinstance(value, dict):
+        named = cast("dict[str, object]", value)
+        if isinstance(shape, Object):
+            for name, inner in named.items():
+                known = shape.fields.get(name)
+                if known is None or known.readonly:
+                    yield f"{where} has no property {name!r} that can be set"
+                else:
+                    yield from json_problems(inner, known.shape, f"{where}.{name}")
+            yield from (f"{where} lacks {n!r}" for n, f in shape.fields.items() if f.required and n not in named)
+        elif not isinstance(shape, Anything | MapOf):
+            yield f"{where} is no object"
+    elif isinstance(shape, Scalar) and shape.values and str(value) not in shape.values:
+        yield f"{where} does not know {value!r}"
