@@ -1,6 +1,6 @@
 """Story: an agent built with `openai-agents` keeps its session in Companion."""
 
-from agents import Agent, ModelSettings, OpenAIConversationsSession, OpenAIResponsesModel, Runner
+from agents import Agent, ModelSettings, OpenAIConversationsSession, OpenAIResponsesModel, Runner, function_tool
 from agents.items import TResponseInputItem
 from openai import AsyncOpenAI
 
@@ -53,3 +53,23 @@ async def test_the_last_item_is_taken_back(base_url: str) -> None:
         assert taken is not None
         assert role(taken) == "assistant"
         assert [role(item) for item in await session.get_items()] == ["user"]
+
+
+async def test_a_tool_call_and_its_output_are_kept_once_each(base_url: str) -> None:
+    asked: list[str] = []
+
+    @function_tool
+    def weather(city: str) -> str:
+        """The weather in a city."""
+        asked.append(city)
+        return f"Rain in {city}"
+
+    async with AsyncOpenAI(base_url=base_url, api_key="local") as client:
+        agent = Agent[None](name="Aide", tools=[weather], model=OpenAIResponsesModel("companion", client))
+        session = OpenAIConversationsSession(openai_client=client)
+
+        await say(agent, 'call weather {"city": "Oslo"}', session)
+
+        assert asked == ["Oslo"]
+        items = [item.get("type", "message") for item in await session.get_items()]
+        assert items == ["message", "function_call", "function_call_output", "message"]
