@@ -50,7 +50,7 @@ resource account 'Microsoft.CognitiveServices/accounts@2025-09-01' = {
   }
 }
 
-resource filter 'Microsoft.CognitiveServices/accounts/raiPolicies@2025-09-01' = {
+resource contentFilter 'Microsoft.CognitiveServices/accounts/raiPolicies@2025-09-01' = {
   parent: account
   name: 'companion'
   properties: {
@@ -78,7 +78,7 @@ resource models 'Microsoft.CognitiveServices/accounts/deployments@2025-09-01' = 
     sku: { name: deployment.sku, capacity: deployment.capacity }
     properties: {
       model: { format: 'OpenAI', name: deployment.model, version: deployment.version }
-      raiPolicyName: filter.name
+      raiPolicyName: contentFilter.name
       // A new default version is taken when an operator says so, not over night.
       versionUpgradeOption: 'OnceCurrentVersionExpired'
     }

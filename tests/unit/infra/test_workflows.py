@@ -119,7 +119,7 @@ def test_the_pull_request_runs_what_the_readme_says() -> None:
 def test_a_release_that_does_not_answer_is_rolled_back() -> None:
     steps = re.findall(r"^      - name: (.+)$", text("release.yml"), re.M)
 
-    assert steps[-4:] == ["Provision", "Deploy", "Smoke test", "Roll back to the package of the last good run"]
+    assert steps[-4:] == ["Deploy", "Smoke test", "Remember it as good", "Roll back to the last good package"]
     rollback = text("release.yml").partition("Roll back")[2]
     assert "failure()" in rollback
     assert rollback.index("tools/deploy.sh last-good") < rollback.index("tools.smoke")
