@@ -75,6 +75,23 @@ VARIABLES: tuple[Variable, ...] = (
         "COMPANION_BACKGROUND_SLOTS", "4", "Background turns of one owner that run at a time; others wait in line."
     ),
     Variable("COMPANION_TITLES", "on", "Make a title for each new conversation: `on` or `off`."),
+    Variable(
+        "COMPANION_SYSTEM_PROMPT",
+        "off",
+        "Companion's own instructions before those of a `companion…` call: `on`, `off`.",
+    ),
+    # flags
+    Variable("COMPANION_FLAGS", "", "JSON file of feature flags, read again when it changes; empty: no flags."),
+    Variable("AZURE_APPCONFIG_ENDPOINT", "", "Azure App Configuration store of the flags, instead of a file; keyless."),
+    # safety
+    Variable("COMPANION_GUARDRAILS", "", "Which guardrails check turns: some of `rules,openai,content_safety`."),
+    Variable(
+        "COMPANION_GUARDRAIL_ACTION", "mask", "What the rules do with what they find: `mask`, `block` or `flag` (log)."
+    ),
+    Variable("COMPANION_ALLOWED_HOSTS", "", "`host,*.host,…` that links and images in answers may carry data to."),
+    Variable(
+        "COMPANION_CONTENT_SAFETY", "", "URL of an Azure AI Content Safety resource, for `content_safety`; keyless."
+    ),
     # callers
     Variable("COMPANION_API_KEYS", "", "`key=owner,…`: static keys; set: any other key is refused.", secret=True),
     Variable("COMPANION_LOCAL_OWNER", "", "Owner of calls without a key; the local server sets it on loopback."),
@@ -125,6 +142,23 @@ class TurnSettings:
     context_tokens: int
     background_slots: int
     titles: bool
+    system_prompt: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlagSettings:
+    path: str = ""
+    endpoint: str = ""
+    client_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SafetySettings:
+    guardrails: tuple[str, ...] = ()
+    action: Literal["mask", "block", "flag"] = "mask"
+    allowed_hosts: tuple[str, ...] = ()
+    content_safety: str = ""
+    client_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +188,8 @@ class Settings:
     turn: TurnSettings
     caller: CallerSettings
     http: HttpSettings
+    flags: FlagSettings = FlagSettings()
+    safety: SafetySettings = SafetySettings()
 
     @classmethod
     def read(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -193,6 +229,7 @@ class Settings:
                 context_tokens=int(env.number("COMPANION_CONTEXT_TOKENS", least=256)),
                 background_slots=int(env.number("COMPANION_BACKGROUND_SLOTS", least=1)),
                 titles=env.choice("COMPANION_TITLES", "on", "off") == "on",
+                system_prompt=env.choice("COMPANION_SYSTEM_PROMPT", "on", "off") == "on",
             ),
             caller=CallerSettings(
                 api_keys=env.pairs("COMPANION_API_KEYS"),
@@ -202,6 +239,18 @@ class Settings:
                 extension=env.choice("COMPANION_HTTP_EXTENSION", "starlette", "fastapi"),
                 max_body=int(env.number("COMPANION_MAX_BODY", least=1)),
                 heartbeat=env.number("COMPANION_HEARTBEAT", least=0.05),
+            ),
+            flags=FlagSettings(
+                path=env.text("COMPANION_FLAGS"),
+                endpoint=env.text("AZURE_APPCONFIG_ENDPOINT").rstrip("/"),
+                client_id=env.text("AZURE_CLIENT_ID"),
+            ),
+            safety=SafetySettings(
+                guardrails=env.names("COMPANION_GUARDRAILS", "rules", "openai", "content_safety"),
+                action=env.choice("COMPANION_GUARDRAIL_ACTION", "mask", "block", "flag"),
+                allowed_hosts=env.names("COMPANION_ALLOWED_HOSTS"),
+                content_safety=env.text("COMPANION_CONTENT_SAFETY").rstrip("/"),
+                client_id=env.text("AZURE_CLIENT_ID"),
             ),
         )
 
@@ -234,6 +283,14 @@ class _Environment:
             if choice == text:
                 return choice
         raise SettingsError(f"{name} must be one of {', '.join(choices)}, not {text!r}")
+
+    def names(self, name: str, *choices: str) -> tuple[str, ...]:
+        """Words with commas between them; of these choices, where there are some."""
+        names = tuple(filter(None, (word.strip().lower() for word in self.text(name).split(","))))
+        unknown = [word for word in names if choices and word not in choices]
+        if unknown:
+            raise SettingsError(f"{name} must be some of {', '.join(choices)}, not {unknown[0]!r}")
+        return names
 
     def pairs(self, name: str) -> dict[str, str]:
         pairs: dict[str, str] = {}

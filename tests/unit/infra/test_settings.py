@@ -16,6 +16,7 @@ ON_A_LAPTOP_ONLY = {
     "COMPANION_DATA": "the folder of SQLite, which the cloud does not have",
     "COMPANION_LOCAL_OWNER": "a caller without a key, on loopback",
     "COMPANION_OFFLINE_DELAY": "of the model that answers where there is none",
+    "COMPANION_FLAGS": "a file of flags; the cloud has App Configuration",
     "COSMOS_KEY": "emulators; the account refuses keys",
     "STORAGE_CONNECTION_STRING": "Azurite; the account refuses keys",
     "AZURE_OPENAI_API_KEY": "where keyless is not possible; here it is",
@@ -36,7 +37,6 @@ OF_THE_PLATFORM = {
 AHEAD_OF_THE_CODE = {
     "COMPANION_OIDC_ISSUER",
     "COMPANION_OIDC_AUDIENCE",
-    "AZURE_APPCONFIG_ENDPOINT",
 }
 """Set only where an operator asks for sign-in or a flag store, which the code does not read yet."""
 
