@@ -27,9 +27,12 @@ async def run_turn_low(message: func.QueueMessage) -> None:
     await _run(message)
 
 
-@blueprint.timer_trigger(arg_name="timer", schedule="*/15 * * * * *", use_monitor=False)
+@blueprint.timer_trigger(arg_name="timer", schedule="0 * * * * *", use_monitor=False)
 async def recover_turns(timer: func.TimerRequest) -> None:
-    """Take over turns whose process died, and send background turns again whose message was lost."""
+    """Every minute: take over turns whose process died, send background turns again whose message was lost.
+
+    A client that resumes takes a turn over at once; this is for the turns that nobody is waiting for.
+    """
     del timer
     await recover(current_app())
 

@@ -13,6 +13,32 @@ from shared.tools.registry import ToolRegistry
 from shared.turns.live import LiveTurns
 
 
+class Reach:
+    """How many turns back each thread's context went last: so the next read takes those and hardly more.
+
+    A hint, never a fact: where it is missing or too small, more is read.
+    """
+
+    SPARE = 2
+    MOST_THREADS = 4096
+
+    def __init__(self) -> None:
+        self._turns: dict[str, int] = {}
+
+    def of(self, thread: str, *, most: int) -> int:
+        return min(most, self._turns.get(thread, most))
+
+    def forget(self, thread: str) -> None:
+        """It was too small."""
+        self._turns.pop(thread, None)
+
+    def remember(self, thread: str, turns: int) -> None:
+        self._turns.pop(thread, None)
+        self._turns[thread] = turns + self.SPARE
+        if len(self._turns) > self.MOST_THREADS:
+            del self._turns[next(iter(self._turns))]
+
+
 @dataclass(frozen=True, kw_only=True)
 class App:
     """What edges, the job worker and turns/run.py see; everything below takes just the ports it uses."""
@@ -29,6 +55,7 @@ class App:
     host: str
     """This process, among those that share the store."""
     live: LiveTurns = field(default_factory=LiveTurns)
+    reach: Reach = field(default_factory=Reach)
 
     def describe(self) -> list[tuple[str, str]]:
         """What it runs on, a line each: for the start banner."""

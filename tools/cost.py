@@ -31,7 +31,7 @@ class Assumptions:
     request_units: float = 300.0
     stored_kb: float = 12.0
     logged_kb: float = 6.0
-    timer_seconds: float = 15.0
+    timer_seconds: float = 60.0
     always_ready: float = 0.0
     autoscale_ru: float = 0.0
     # prices

@@ -18,7 +18,7 @@ CHATS = "chat"
 class Record(BaseModel):
     """A stored document: frozen, changed by copy. What the store itself reads of it: storage/base.py."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     id: str
 
@@ -49,7 +49,7 @@ class ConversationRecord(Record):
 class Summary(BaseModel):
     """What a conversation was about, up to and including a turn; stored on the turn before whose answer it was made."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     text: str
     upto: str

@@ -67,16 +67,19 @@ def follow_path(newest: list[TurnRecord], head: str | None) -> tuple[list[TurnRe
     return path, wanted
 
 
-async def walk_back(store: Store, owner: str, group: str, head: TurnRecord | None) -> AsyncGenerator[TurnRecord]:
-    """The turns from `head` to the root, newest first, read page by page as far as the caller goes."""
+async def walk_back(
+    store: Store, owner: str, group: str, head: TurnRecord | None, *, limit: int = PAGE
+) -> AsyncGenerator[TurnRecord]:
+    """The turns from `head` to the root, newest first, read `limit` at a time as far as the caller goes."""
     if head is None:
         return
     yield head
     wanted, after = head.parent, head.sort
     while wanted is not None:
-        page = await turns(store, owner, group, after=after)
+        page = await turns(store, owner, group, after=after, limit=limit)
         if not page:
             return
+        limit = max(limit, PAGE)  # a first page that was not enough is followed by whole ones
         path, wanted = follow_path(page, wanted)
         for turn in path:
             yield turn

@@ -1,10 +1,10 @@
 """Any server of OpenAI's protocol as a `Model`: one call, its stream of events, its errors as ours."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import ClassVar, Protocol
-
-from aiohttp import ClientResponse
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from shared.errors import AssistantError, InvalidRequest, UpstreamError
 from shared.models.base import Json, ModelEvent, ModelRequest
@@ -15,6 +15,9 @@ from shared.models.gathering import Gathering
 from shared.models.responses import PATH as RESPONSES_PATH
 from shared.models.responses import ResponsesReader, amend_responses_body, responses_body
 from shared.models.transport import UNREADABLE, Transport, sse_data
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse
 
 MOST_AMENDMENTS = 2
 ABOUT_THIS_CALL = ("invalid_encrypted_content",)

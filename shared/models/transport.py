@@ -3,14 +3,15 @@
 Token streams go over aiohttp directly: a token costs a JSON parse and little else.
 """
 
+from __future__ import annotations
+
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
-import aiohttp
 import orjson
 
 from shared.errors import (
@@ -22,7 +23,13 @@ from shared.errors import (
     RateLimited,
     UpstreamError,
 )
+from shared.lazy import lazy
 from shared.models.base import Json
+
+if TYPE_CHECKING:
+    import aiohttp
+else:
+    aiohttp = lazy("aiohttp")
 
 CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 300.0
@@ -369,7 +376,7 @@ def _number(text: str | None) -> float | None:
     return value if value is not None and 0 <= value < 1e9 else None
 
 
-def _limited(detail: "_Detail", seconds: float | None) -> AssistantError:
+def _limited(detail: _Detail, seconds: float | None) -> AssistantError:
     if detail.code == "insufficient_quota" or detail.type == "insufficient_quota":
         return ModelUnavailable("The operator's account with the model's server has no credit left.")
     return RateLimited("The model's server is asked too much for now; slow down.", retry_after=seconds)
@@ -390,7 +397,7 @@ class _Detail:
         self.status = status
 
     @classmethod
-    def read(cls, payload: bytes) -> "_Detail":
+    def read(cls, payload: bytes) -> _Detail:
         try:
             body = orjson.loads(payload)
         except orjson.JSONDecodeError:
@@ -401,7 +408,7 @@ class _Detail:
         return cls.of(body)
 
     @classmethod
-    def of(cls, error: Any) -> "_Detail":
+    def of(cls, error: Any) -> _Detail:
         if not isinstance(error, dict):
             text = error if isinstance(error, str) else orjson.dumps(error).decode()
             return cls(text[:1000], None, None, None, None)

@@ -135,6 +135,19 @@ def _behind_summary(path: list[TurnRecord]) -> tuple[list[TurnRecord], str | Non
     return chosen, summary.text if summary else None
 
 
+def reach_of(path: list[TurnRecord]) -> int:
+    """How many of some turns newest first the context needs."""
+    return len(_behind_summary(path)[0])
+
+
+def is_enough(path: list[TurnRecord], missing: str | None) -> bool:
+    """Whether turns newest first reach back to the root, or to what the newest summary among them covers."""
+    if missing is None:
+        return True
+    summary = next((turn.summary for turn in path if turn.summary is not None), None)
+    return summary is not None and (summary.upto == missing or any(turn.id == summary.upto for turn in path))
+
+
 def summary_item(text: str) -> Json:
     """A summary as the item that stands for what it covers."""
     return {"id": "cmp_summary", "type": "compaction", "encrypted_content": f"{SUMMARY_MARKER}{text}"}

@@ -20,7 +20,7 @@ from shared.ids import derived_token, turn_of
 from shared.models.base import ModelRequest
 from shared.principal import Principal
 from shared.storage.base import STATE, Stored
-from shared.turns.context import Context, build_context, check_context, estimate_tokens, turn_items
+from shared.turns.context import Context, build_context, check_context, estimate_tokens, is_enough, reach_of, turn_items
 from shared.turns.ledger import Ledger, busy
 from shared.usage import meter
 from shared.usage.records import UsageRecord
@@ -272,7 +272,7 @@ async def _place_in_conversation(app: App, owner: str, create: CreateResponse) -
             param="conversation",
             code="invalid_value",
         )
-    limit = app.settings.turn.context_turns
+    limit = app.reach.of(id_, most=app.settings.turn.context_turns)
     header, newest = await asyncio.gather(
         find_conversation(app.store, owner, id_), turns(app.store, owner, id_, limit=limit)
     )
@@ -293,8 +293,10 @@ async def _place_in_conversation(app: App, owner: str, create: CreateResponse) -
                 code="previous_response_not_found",
             )
         path = await path_to(app, owner, found.record)
-    elif missing is not None and len(path) < limit and len(newest) == limit:
+    elif len(newest) == limit and not is_enough(path, missing):
+        app.reach.forget(id_)
         path = await path_to(app, owner, path[0])
+    app.reach.remember(id_, reach_of(path))
     parent = path[0]
     is_new_branch = parent.id != head
     return _Place(
@@ -309,13 +311,16 @@ async def _place_in_conversation(app: App, owner: str, create: CreateResponse) -
 
 
 async def path_to(app: App, owner: str, head: TurnRecord) -> list[TurnRecord]:
-    """From a turn back towards the root, newest first, as many turns as the context reads."""
+    """From a turn back towards the root or the last summary, newest first, as many turns as the context reads."""
     path: list[TurnRecord] = []
-    async with aclosing(walk_back(app.store, owner, head.group, head)) as walk:
+    most = app.settings.turn.context_turns
+    limit = app.reach.of(head.group, most=most)
+    async with aclosing(walk_back(app.store, owner, head.group, head, limit=limit)) as walk:
         async for turn in walk:
             path.append(turn)
-            if len(path) >= app.settings.turn.context_turns:
+            if len(path) >= most or (turn.parent is not None and is_enough(path, turn.parent)):
                 break
+    app.reach.remember(head.group, reach_of(path))
     return path
 
 

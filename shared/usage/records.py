@@ -10,7 +10,7 @@ from shared.conversations.records import Record
 class Spent(BaseModel):
     """Counted use: of a day, or of a model in a day."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     turns: int = 0
     input_tokens: int = 0
@@ -31,7 +31,7 @@ class Spent(BaseModel):
 class Reservation(BaseModel):
     """An upper estimate held for a turn that runs, so that parallel turns cannot overspend."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     tokens: int
     cost: float
@@ -42,7 +42,7 @@ class Reservation(BaseModel):
 class Sent(BaseModel):
     """A request accepted lately, so that its retry is known for what it is."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     turn: str
     at: float

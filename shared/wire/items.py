@@ -17,7 +17,7 @@ type Json = dict[str, Any]
 class Schema(BaseModel):
     """A wire schema: unknown fields are accepted and ignored, as OpenAI does."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
 
 class InputText(Schema):

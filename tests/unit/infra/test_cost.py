@@ -37,10 +37,11 @@ def test_nothing_runs_while_idle_but_the_timer() -> None:
 
 
 def test_the_timer_of_the_calculator_is_the_timer_of_the_app() -> None:
-    schedule = re.search(r'schedule="\*/(\d+) \* \* \* \* \*"', (ROOT / "functions" / "jobs.py").read_text())
+    source = (ROOT / "functions" / "jobs.py").read_text()
+    every_minute = re.search(r'schedule="0 \* \* \* \* \*"', source)
 
-    assert schedule
-    assert float(schedule[1]) == Assumptions().timer_seconds
+    assert every_minute
+    assert Assumptions().timer_seconds == 60
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ async def test_a_chain_takes_no_more(make_app: MakeApp) -> None:
 async def _measured_after(app: App, conv: str, count: int) -> Tally:
     """What a turn costs when so many of equal size are behind it, and the last summary not far."""
     await _grow(app, conv, count)
+    await ask(app, "Still there?", conversation=conv)
     with tallied() as tally:
         await ask(app, "And now?", conversation=conv)
     return tally

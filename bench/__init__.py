@@ -1,0 +1,1 @@
+"""What Companion costs, measured beside others in one run: `make bench`."""
