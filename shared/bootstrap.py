@@ -8,9 +8,12 @@ from shared.app import App
 from shared.clock import Clock, SystemClock
 from shared.ids import Ids, RandomIds
 from shared.jobs.base import Queue
-from shared.models.router import build_embedder, build_router
+from shared.models.build import build_embedder, build_router
+from shared.models.operator import routes_reader
+from shared.models.shadow import shadow_keeper
 from shared.settings import Settings, StorageSettings
 from shared.storage.base import BlobStore, Store
+from shared.storage.large import LargeFieldStore
 from shared.tools.builtin.clock import current_time
 from shared.tools.registry import ToolRegistry
 
@@ -23,14 +26,19 @@ def build_app(settings: Settings, **overrides: Any) -> App:
     clock = overrides.pop("clock", None) or SystemClock()
     ids = overrides.pop("ids", None) or RandomIds()
     parts: dict[str, Any] = {
-        "blobs": lambda: _blobs(settings.storage),
-        "models": lambda: build_router(settings.model, clock=clock),
+        "models": lambda: build_router(
+            settings.model,
+            clock=clock,
+            read_routes=routes_reader(store),
+            keep_shadow=shadow_keeper(store, clock, ids),
+        ),
         "embedder": lambda: build_embedder(settings.model),
         "tools": lambda: _tools(clock),
         "host": lambda: f"{socket.gethostname()}-{ids.token()[:8]}",
     }
-    store: Store = overrides.setdefault("store", None) or _store(settings.storage, clock)
-    overrides["store"] = store
+    blobs: BlobStore = overrides.setdefault("blobs", None) or _blobs(settings.storage)
+    store: Store = overrides.setdefault("store", None) or LargeFieldStore(_store(settings.storage, clock), blobs)
+    overrides |= {"blobs": blobs, "store": store}
     parts["queue"] = lambda: _queue(settings.storage, store, clock, ids)
     built = {name: overrides.pop(name) if name in overrides else make() for name, make in parts.items()}
     return App(settings=settings, clock=clock, ids=ids, **built, **overrides)

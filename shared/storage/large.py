@@ -1,0 +1,212 @@
+"""Records stay small: long strings of a large one (pictures, tool outputs, files) live in blobs beside it.
+
+A store around a store. On the way in, the longest strings of a document over the limit move to blobs, named by the
+document and their content; on the way out they are put back. Whoever reads and writes records does not notice, and
+what a turn costs does not grow with what was attached to it.
+
+Blobs are written before the batch that names them and deleted after the batch that deletes their document, so a record
+never names a blob that is not there; a process that dies in between leaves a blob that nobody names, for erase to find.
+"""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, cast
+
+import orjson
+
+from shared.errors import StorageUnavailable
+from shared.storage.base import (
+    STATE,
+    BlobStore,
+    Changed,
+    Create,
+    Delete,
+    Document,
+    Due,
+    Operation,
+    Query,
+    Replace,
+    Store,
+    Stored,
+    Upsert,
+)
+
+RECORD_BYTES = 64_000
+"""A document over this is made smaller; the design's ceiling is 100 KB."""
+LONG_CHARACTERS = 4_000
+"""Only strings at least so long are moved."""
+CACHE_BYTES = 32 * 1024 * 1024
+_MARK = "$blob"
+_NAMES = "blobs"
+"""The field of a document that says which blobs are its own."""
+
+
+class LargeFieldStore:
+    """See the module. Only the owners' container has large records; the others pass through."""
+
+    def __init__(self, store: Store, blobs: BlobStore) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._cache: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._cached = 0
+
+    # reading
+
+    async def read(self, container: str, partition: str, id_: str) -> Stored | None:
+        stored = await self._store.read(container, partition, id_)
+        return await self._whole(partition, stored) if stored is not None else None
+
+    async def query(self, container: str, partition: str, query: Query) -> list[Stored]:
+        return await self._all_whole(partition, await self._store.query(container, partition, query))
+
+    async def scan(self, container: str, partition: str) -> list[Stored]:
+        return await self._all_whole(partition, await self._store.scan(container, partition))
+
+    async def due(self, container: str, kind: str, *, before: float, limit: int = 100) -> list[Due]:
+        found = await self._store.due(container, kind, before=before, limit=limit)
+        return [Due(due.partition, await self._whole(due.partition, due.stored)) for due in found]
+
+    async def changes(self, container: str, partition: str, *, since: str | None, limit: int = 100) -> Changed:
+        changed = await self._store.changes(container, partition, since=since, limit=limit)
+        return changed._replace(documents=await self._all_whole(partition, changed.documents))
+
+    # writing
+
+    async def batch(self, container: str, partition: str, operations: Sequence[Operation]) -> list[str]:
+        if container != STATE:
+            return await self._store.batch(container, partition, operations)
+        orphans = await self._named_by_deleted(partition, operations)
+        small = [await self._small(partition, operation) for operation in operations]
+        etags = await self._store.batch(container, partition, small)
+        for name in orphans:
+            await self._blobs.delete(partition, name)
+        return etags
+
+    async def erase(self, container: str, partition: str) -> int:
+        return await self._store.erase(container, partition)
+
+    async def setup(self) -> None:
+        await self._store.setup()
+
+    async def ping(self) -> None:
+        await self._store.ping()
+
+    async def close(self) -> None:
+        await self._store.close()
+
+    # how
+
+    async def _small(self, owner: str, operation: Operation) -> Operation:
+        if isinstance(operation, Delete):
+            return operation
+        body = operation.body
+        excess = len(orjson.dumps(body)) - RECORD_BYTES
+        if excess <= 0:
+            return operation
+        long: list[tuple[int, list[str | int]]] = []
+        _find_long(body, [], long)
+        moved: dict[tuple[str | int, ...], str] = {}
+        for length, path in sorted(long, key=lambda found: -found[0]):
+            if excess <= 0:
+                break
+            text = cast(str, _at(body, path))
+            name = f"{body['id']}/{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+            await self._put(owner, name, text)
+            moved[tuple(path)] = name
+            excess -= length
+        if not moved:
+            return operation
+        small = cast(Document, _replaced(body, (), moved))
+        small[_NAMES] = sorted(set(moved.values()))
+        if isinstance(operation, Replace):
+            return Replace(small, operation.etag)
+        return Create(small) if isinstance(operation, Create) else Upsert(small)
+
+    async def _named_by_deleted(self, owner: str, operations: Sequence[Operation]) -> list[str]:
+        deleted = [operation.id for operation in operations if isinstance(operation, Delete)]
+        found = await asyncio.gather(*(self._store.read(STATE, owner, id_) for id_ in deleted))
+        return [name for stored in found if stored for name in stored.body.get(_NAMES, ())]
+
+    async def _all_whole(self, owner: str, found: list[Stored]) -> list[Stored]:
+        if not any(_NAMES in stored.body for stored in found):
+            return found
+        return list(await asyncio.gather(*(self._whole(owner, stored) for stored in found)))
+
+    async def _whole(self, owner: str, stored: Stored) -> Stored:
+        names: list[str] | None = stored.body.get(_NAMES)
+        if not names:
+            return stored
+        texts = dict(zip(names, await asyncio.gather(*(self._get(owner, name) for name in names)), strict=True))
+        body = cast(Document, _restored({key: value for key, value in stored.body.items() if key != _NAMES}, texts))
+        return Stored(body, stored.etag)
+
+    async def _put(self, owner: str, name: str, text: str) -> None:
+        if (owner, name) in self._cache:
+            return
+        await self._blobs.put(owner, name, text.encode(), content_type="text/plain; charset=utf-8")
+        self._remember(owner, name, text)
+
+    async def _get(self, owner: str, name: str) -> str:
+        cached = self._cache.get((owner, name))
+        if cached is not None:
+            self._cache.move_to_end((owner, name))
+            return cached
+        found = await self._blobs.get(owner, name)
+        if found is None:
+            raise StorageUnavailable(f"Part of a record is missing ({name}).", code="blob_missing")
+        text = found[0].decode()
+        self._remember(owner, name, text)
+        return text
+
+    def _remember(self, owner: str, name: str, text: str) -> None:
+        if len(text) > CACHE_BYTES // 4:
+            return
+        self._cache[owner, name] = text
+        self._cached += len(text)
+        while self._cached > CACHE_BYTES:
+            _, old = self._cache.popitem(last=False)
+            self._cached -= len(old)
+
+
+def _find_long(value: Any, path: list[str | int], found: list[tuple[int, list[str | int]]]) -> None:
+    """Where the long strings are; the store's own fields are never among them."""
+    if isinstance(value, str):
+        if len(value) >= LONG_CHARACTERS:
+            found.append((len(value), path))
+    elif isinstance(value, dict):
+        for key, inner in cast(dict[str, Any], value).items():
+            _find_long(inner, [*path, key], found)
+    elif isinstance(value, list):
+        for index, inner in enumerate(cast(list[Any], value)):
+            _find_long(inner, [*path, index], found)
+
+
+def _at(value: Any, path: list[str | int]) -> Any:
+    for step in path:
+        value = value[step]
+    return value
+
+
+def _replaced(value: Any, path: tuple[str | int, ...], moved: dict[tuple[str | int, ...], str]) -> Any:
+    """A copy with references in the places of moved strings."""
+    if path in moved:
+        return {_MARK: moved[path]}
+    if isinstance(value, dict):
+        return {key: _replaced(inner, (*path, key), moved) for key, inner in cast(dict[str, Any], value).items()}
+    if isinstance(value, list):
+        return [_replaced(inner, (*path, index), moved) for index, inner in enumerate(cast(list[Any], value))]
+    return value
+
+
+def _restored(value: Any, texts: dict[str, str]) -> Any:
+    """A copy with the strings back in their places."""
+    if isinstance(value, dict):
+        fields = cast(dict[str, Any], value)
+        if len(fields) == 1 and fields.get(_MARK) in texts:
+            return texts[fields[_MARK]]
+        return {key: _restored(inner, texts) for key, inner in fields.items()}
+    if isinstance(value, list):
+        return [_restored(inner, texts) for inner in cast(list[Any], value)]
+    return value
