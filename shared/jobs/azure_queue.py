@@ -64,8 +64,12 @@ class AzureQueue:
         connection = self._settings.connection_string.reveal()
         if connection:
             client = QueueClient.from_connection_string(connection, queue)
-            with suppress(ResourceExistsError):  # the templates make the queues of the cloud; an emulator has none
-                await client.create_queue()
+            try:  # the templates make the queues of the cloud; an emulator has none
+                with suppress(ResourceExistsError):
+                    await client.create_queue()
+            except BaseException:
+                await client.close()
+                raise
         else:
             if self._credential is None:
                 self._credential = azure_identity(self._settings.client_id)
