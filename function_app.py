@@ -2,7 +2,7 @@
 
 import azure.functions as func
 
-from functions import chat_completions, conversations, health, jobs, models, not_found, responses
+from functions import chat_completions, conversations, health, jobs, models, not_found, page, responses
 
 BLUEPRINTS = (
     responses,
@@ -11,6 +11,7 @@ BLUEPRINTS = (
     models,
     jobs,
     health,
+    page,
     not_found,
 )
 

@@ -1,0 +1,247 @@
+/** The conversations at the left. */
+
+import { type FormEvent, memo, useEffect, useRef, useState } from "react";
+
+import { app } from "../chat/app";
+import { isPinned } from "../chat/conversations";
+import { useStore } from "../chat/store";
+import type { Conversation } from "../chat/types";
+import { useWords, type Word } from "../words";
+import { Cross, Dots, Gear, NewChat, Panel, Pen, Pin, Search, Trash } from "./icons";
+import { Menu } from "./Menu";
+
+const DAY = 86_400;
+
+export function Sidebar({
+  isOpen,
+  onClose,
+  onChosen,
+  onSettings,
+}: {
+  isOpen: boolean;
+  onClose: () => void;
+  onChosen: () => void;
+  onSettings: () => void;
+}) {
+  const words = useWords();
+
+  function choose(id: string | null): void {
+    app.go(id);
+    onChosen();
+  }
+
+  return (
+    <nav className={isOpen ? "sidebar open" : "sidebar"} aria-label={words("conversations")} inert={!isOpen}>
+      <header>
+        <a
+          className="brand"
+          href="/"
+          onClick={(event) => {
+            if (event.metaKey || event.ctrlKey) return;
+            event.preventDefault();
+            choose(null);
+          }}
+        >
+          <img src="/favicon.svg" alt="" width="24" height="24" />
+          {words("app")}
+        </a>
+        <button type="button" className="quiet" aria-label={words("listClose")} title={words("listClose")} onClick={onClose}>
+          <Panel />
+        </button>
+      </header>
+      <button type="button" className="new" onClick={() => choose(null)}>
+        <NewChat />
+        {words("new")}
+      </button>
+      <SearchBox />
+      <List onChoose={choose} />
+      <footer>
+        <button type="button" className="row-button" onClick={onSettings}>
+          <Gear />
+          {words("settings")}
+        </button>
+      </footer>
+    </nav>
+  );
+}
+
+function SearchBox() {
+  const words = useWords();
+  const query = useRef<HTMLInputElement>(null);
+  const [hasText, setHasText] = useState(false);
+
+  function search(text: string): void {
+    setHasText(text !== "");
+    void app.conversations.search(text);
+  }
+
+  return (
+    <div className="search" role="search">
+      <Search />
+      <input
+        ref={query}
+        id="search"
+        type="search"
+        dir="auto"
+        placeholder={words("search")}
+        aria-label={words("search")}
+        onChange={(event) => search(event.target.value)}
+        onKeyDown={(event) => {
+          if (event.key !== "Escape" || !query.current) return;
+          query.current.value = "";
+          search("");
+        }}
+      />
+      {hasText && (
+        <button
+          type="button"
+          className="quiet"
+          aria-label={words("searchClear")}
+          onClick={() => {
+            if (query.current) query.current.value = "";
+            search("");
+            query.current?.focus();
+          }}
+        >
+          <Cross />
+        </button>
+      )}
+    </div>
+  );
+}
+
+function List({ onChoose }: { onChoose: (id: string) => void }) {
+  const words = useWords();
+  const shown = useStore(app.conversations, (store) => store.shown);
+  const isLoaded = useStore(app.conversations, (store) => store.isLoaded);
+  const query = useStore(app.conversations, (store) => store.query);
+  const current = useStore(app, (store) => store.thread.id);
+  const end = useRef<HTMLDivElement>(null);
+
+  useEffect(() => {
+    if (!end.current || !isLoaded) return;
+    // observed anew after each page: an end that is still in sight would not be reported a second time
+    const observer = new IntersectionObserver(([entry]) => entry?.isIntersecting && void app.conversations.loadMore(), {
+      rootMargin: "400px",
+    });
+    observer.observe(end.current);
+    return () => observer.disconnect();
+  }, [isLoaded, shown.length]);
+
+  const groups = grouped(shown);
+  return (
+    <div className="list" tabIndex={-1}>
+      {groups.map(([name, members]) => (
+        <section key={name} aria-label={words(name)}>
+          <h2>{words(name)}</h2>
+          <ul>
+            {members.map((each) => (
+              <Entry key={each.id} conversation={each} isCurrent={each.id === current} onChoose={onChoose} />
+            ))}
+          </ul>
+        </section>
+      ))}
+      {isLoaded && shown.length === 0 && <p className="hint">{query ? words("searchNone", { query }) : words("listEmpty")}</p>}
+      <div ref={end} className="list-end" />
+    </div>
+  );
+}
+
+const Entry = memo(function Entry({
+  conversation,
+  isCurrent,
+  onChoose,
+}: {
+  conversation: Conversation;
+  isCurrent: boolean;
+  onChoose: (id: string) => void;
+}) {
+  const words = useWords();
+  const [isRenaming, setRenaming] = useState(false);
+  const { id } = conversation;
+  const title = conversation.title ?? words("untitled");
+  const pinned = isPinned(conversation);
+
+  if (isRenaming) return <Rename id={id} title={title} onDone={() => setRenaming(false)} />;
+  return (
+    <li className={isCurrent ? "entry current" : "entry"}>
+      <a
+        href={`/c/${id}`}
+        aria-current={isCurrent ? "page" : undefined}
+        title={title}
+        onClick={(event) => {
+          if (event.metaKey || event.ctrlKey || event.shiftKey) return;
+          event.preventDefault();
+          onChoose(id);
+        }}
+      >
+        {conversation.running && <span className="running-dot" role="img" aria-label={words("running")} />}
+        <span className="title" dir="auto">
+          {title}
+        </span>
+      </a>
+      <Menu
+        label={words("more", { title })}
+        icon={<Dots />}
+        choices={[
+          { label: words("rename"), icon: <Pen />, act: () => setRenaming(true) },
+          { label: words(pinned ? "unpin" : "pin"), icon: <Pin />, act: () => void app.conversations.pin(id, !pinned) },
+          { label: words("delete"), icon: <Trash />, isDangerous: true, act: () => app.remove(id) },
+        ]}
+      />
+    </li>
+  );
+});
+
+function Rename({ id, title, onDone }: { id: string; title: string; onDone: () => void }) {
+  const words = useWords();
+  const field = useRef<HTMLInputElement>(null);
+  const isOver = useRef(false);
+  useEffect(() => field.current?.select(), []);
+
+  function end(isSaved: boolean): void {
+    if (isOver.current) return;
+    isOver.current = true;
+    const wanted = field.current?.value.trim();
+    if (isSaved && wanted && wanted !== title) void app.conversations.rename(id, wanted);
+    onDone();
+  }
+
+  return (
+    <li className="entry">
+      <form
+        onSubmit={(event: FormEvent) => {
+          event.preventDefault();
+          end(true);
+        }}
+      >
+        <input
+          ref={field}
+          defaultValue={title}
+          maxLength={200}
+          dir="auto"
+          aria-label={words("renameLabel")}
+          onBlur={() => end(true)}
+          onKeyDown={(event) => event.key === "Escape" && end(false)}
+        />
+      </form>
+    </li>
+  );
+}
+
+function grouped(shown: readonly Conversation[]): [Word, Conversation[]][] {
+  const midnight = new Date().setHours(0, 0, 0, 0) / 1000;
+  const groups: [Word, Conversation[]][] = [
+    ["pinned", []],
+    ["today", []],
+    ["yesterday", []],
+    ["week", []],
+    ["older", []],
+  ];
+  for (const each of shown) {
+    const age = midnight - each.updated_at;
+    const place = isPinned(each) ? 0 : age <= 0 ? 1 : age <= DAY ? 2 : age <= 7 * DAY ? 3 : 4;
+    groups[place]?.[1].push(each);
+  }
+  return groups.filter(([, members]) => members.length > 0);
+}

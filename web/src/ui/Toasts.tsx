@@ -1,0 +1,53 @@
+/** Short messages at the foot of the page: something was deleted and can be had back, something did not work. */
+
+import { app } from "../chat/app";
+import { Store, useStore } from "../chat/store";
+import { useWords } from "../words";
+
+const COMPLAINT_MS = 6000;
+
+class Complaint extends Store {
+  text = "";
+  #timer = 0;
+
+  say(text: string): void {
+    this.text = text;
+    clearTimeout(this.#timer);
+    this.#timer = window.setTimeout(() => {
+      this.text = "";
+      this.changed();
+    }, COMPLAINT_MS);
+    this.changed();
+  }
+}
+
+const complaint = new Complaint();
+
+export function complain(text: string): void {
+  complaint.say(text);
+}
+
+export function Toasts() {
+  const words = useWords();
+  const undoable = useStore(app.conversations, (store) => store.undoable);
+  const text = useStore(complaint, (store) => store.text);
+  return (
+    <div className="toasts" role="status">
+      {text && <p className="toast">{text}</p>}
+      {undoable && (
+        <p className="toast">
+          <span dir="auto">{words("deleted", { title: undoable.title ?? words("untitled") })}</span>
+          <button
+            type="button"
+            onClick={() => {
+              const id = app.conversations.undo();
+              if (id) app.go(id);
+            }}
+          >
+            {words("undo")}
+          </button>
+        </p>
+      )}
+    </div>
+  );
+}

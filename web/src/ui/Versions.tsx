@@ -1,0 +1,37 @@
+import type { Thread } from "../chat/thread";
+import type { Turn } from "../chat/types";
+import { useWords } from "../words";
+import { Left, Right } from "./icons";
+
+/** The way between versions of one message: ‹ 2/3 ›. */
+export function Versions({ thread, versions, shown }: { thread: Thread; versions: Turn[]; shown: Turn }) {
+  const words = useWords();
+  if (versions.length < 2) return null;
+  const place = versions.findIndex((turn) => turn.id === shown.id);
+  const step = (turn: Turn | undefined) => turn && void thread.switchTo(turn);
+  return (
+    <span className="versions" role="group" aria-label={words("version", { place: place + 1, count: versions.length })}>
+      <button
+        type="button"
+        className="quiet"
+        aria-label={words("versionPrevious")}
+        disabled={place === 0}
+        onClick={() => step(versions[place - 1])}
+      >
+        <Left />
+      </button>
+      <span aria-hidden="true">
+        {place + 1}/{versions.length}
+      </span>
+      <button
+        type="button"
+        className="quiet"
+        aria-label={words("versionNext")}
+        disabled={place === versions.length - 1}
+        onClick={() => step(versions[place + 1])}
+      >
+        <Right />
+      </button>
+    </span>
+  );
+}
