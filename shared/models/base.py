@@ -35,6 +35,18 @@ def summary_of(item: Json) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """On whose behalf a call is made, and where what was done for it is noted. Nothing of it goes upstream."""
+
+    owner: str = ""
+    thread: str = ""
+    """Calls of one thread go to the same deployment where they can: its prompt cache knows them."""
+    turn: str = ""
+    calls: list[Json] = field(default_factory=list[Json], compare=False)
+    """What the router did, a JSON object for each try, in order; for the turn's trace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
     """One model call. Fields are those of the Responses API; None means: not sent."""
 
@@ -65,8 +77,11 @@ class ModelRequest:
     safety_identifier: str | None = None
     user: str | None = None
     prediction: Json | None = None
+    prefix: str | None = None
+    """How the answer begins: it was shown already, and the model goes on from it. Only where `Router.can_continue`."""
     deadline: float | None = None
     """Seconds this call may take in all; None: the deployment's own limit."""
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ import pytest
 
 from shared.errors import ModelUnavailable, NotFound, UpstreamError
 from shared.models.base import Finished, Json, ModelRequest, TextDelta
-from shared.models.router import Router, build_embedder, build_router
+from shared.models.build import build_embedder, build_router
+from shared.models.router import Router
 from shared.models.scripted import ScriptedModel, says
 from shared.settings import ModelSettings, Settings, SettingsError
 from tests.upstream import KEY, MODELS, Upstream, running

@@ -1,0 +1,189 @@
+"""How much work this host takes on: more than it can do is refused at once, and nobody takes it all.
+
+    ticket = await gate.enter(owner)     # at once, or after a short wait in a fair line; or ModelUnavailable at once
+    try: ...
+    finally: ticket.leave()
+
+The limit follows what the host can really do: it falls while the event loop is late or deployments are too busy, and
+grows back while work is done in time. In the line owners take turns, and one that holds more than its part of the
+places leaves the last of them to others.
+"""
+
+import asyncio
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+
+from shared.errors import ModelUnavailable
+
+MOST = 256
+LEAST = 4
+PATIENCE = 1.0
+"""Seconds of expected waiting above which a newcomer is refused."""
+RESERVE_SHARE = 8
+"""One place in so many is kept for owners who hold few."""
+BEAT = 0.05
+"""Seconds between two looks at how late the event loop is."""
+LATE = 0.1
+"""Seconds of lateness from which the host takes on less."""
+SHRINK = 0.85
+GROW = 1.05
+
+
+class Ticket:
+    """A place; leaving twice is leaving once."""
+
+    __slots__ = ("_began", "_gate", "_is_left", "_owner")
+
+    def __init__(self, gate: "Gate", owner: str, began: float) -> None:
+        self._gate = gate
+        self._owner = owner
+        self._began = began
+        self._is_left = False
+
+    def leave(self) -> None:
+        if not self._is_left:
+            self._is_left = True
+            self._gate._leave(self._owner, self._began)  # pyright: ignore[reportPrivateUsage]
+
+
+class Gate:
+    """One per host. Not a queue for its own sake: the line is as short as patience."""
+
+    def __init__(
+        self,
+        *,
+        most: int = MOST,
+        patience: float = PATIENCE,
+        is_adaptive: bool = True,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        """`is_adaptive`: the limit follows how late the event loop is."""
+        self._most = max(1, most)
+        self._is_adaptive = is_adaptive
+        self._patience = patience
+        self._now = now or (lambda: asyncio.get_running_loop().time())
+        self.limit = float(self._most)
+        """Places, as things stand."""
+        self.in_flight = 0
+        self.refused = 0
+        self._held: Counter[str] = Counter()
+        self._lines: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._waiting = 0
+        self._seconds = 1.0
+        """How long a place is held, a moving average."""
+        self._changed = 0.0
+        self._pulse: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        return self._waiting
+
+    async def enter(self, owner: str) -> Ticket:
+        """A place for one turn.
+
+        Raises:
+            ModelUnavailable: the host has more to do than it can; at once, saying when to come back.
+        """
+        if not self._waiting and self._may_hold(owner):
+            return self._admit(owner)
+        self._refuse_excess(owner)
+        place = asyncio.get_running_loop().create_future()
+        self._lines.setdefault(owner, deque()).append(place)
+        self._waiting += 1
+        self._let_in()  # others may wait for places that this owner, who holds few, may have
+        try:
+            await place
+        except asyncio.CancelledError:
+            self._forget(owner, place)
+            raise
+        return Ticket(self, owner, self._now())
+
+    def take(self, owner: str) -> Ticket:
+        """A place without asking: for work that was accepted before (a background turn, a take-over)."""
+        return self._admit(owner)
+
+    def is_too_busy(self) -> None:
+        """A deployment refused a call for want of capacity, and no other had any: take on less."""
+        self._shrink()
+
+    def _admit(self, owner: str) -> Ticket:
+        self.in_flight += 1
+        self._held[owner] += 1
+        if self._is_adaptive and (self._pulse is None or self._pulse.done()):
+            self._pulse = asyncio.create_task(self._beat())
+        return Ticket(self, owner, self._now())
+
+    def _may_hold(self, owner: str) -> bool:
+        places = int(self.limit)
+        if self.in_flight >= places:
+            return False
+        reserve = max(1, places // RESERVE_SHARE) if places > 1 else 0
+        return self._held[owner] < max(1, places // 4) or self.in_flight < places - reserve
+
+    def _refuse_excess(self, owner: str) -> None:
+        rate = max(1.0, self.limit) / self._seconds
+        room = max(1.0, rate * self._patience)
+        line = self._lines.get(owner)
+        # An owner may fill half of the line; the rest of it is for the others.
+        if self._waiting < room and (line is None or len(line) < max(1.0, room / 2)):
+            return
+        self.refused += 1
+        seconds = min(30.0, max(1.0, (self._waiting + 1) / rate))
+        raise ModelUnavailable("Too much is asked of this server right now; try again.", retry_after=round(seconds, 1))
+
+    def _leave(self, owner: str, began: float) -> None:
+        self.in_flight -= 1
+        self._held[owner] -= 1
+        if not self._held[owner]:
+            del self._held[owner]
+        self._seconds += (max(0.01, self._now() - began) - self._seconds) * 0.05
+        self._let_in()
+
+    def _let_in(self) -> None:
+        """Owners take turns; one that may not hold more now is passed over."""
+        passed = 0
+        while self._waiting and passed < len(self._lines):
+            owner, line = next(iter(self._lines.items()))
+            self._lines.move_to_end(owner)
+            if not self._may_hold(owner):
+                passed += 1
+                continue
+            place = line.popleft()
+            self._waiting -= 1
+            if not line:
+                del self._lines[owner]
+            if place.done():
+                continue
+            self._admit(owner)
+            place.set_result(None)
+            passed = 0
+
+    def _forget(self, owner: str, place: asyncio.Future[None]) -> None:
+        """Who waited has left: out of the line, or out of the place just given."""
+        line = self._lines.get(owner)
+        if line is not None and place in line:
+            line.remove(place)
+            self._waiting -= 1
+            if not line:
+                del self._lines[owner]
+        elif place.done() and not place.cancelled():
+            self._leave(owner, self._now())
+
+    async def _beat(self) -> None:
+        """While there is work: look how late the loop is, and set the limit by it."""
+        while self.in_flight or self._waiting:
+            expected = self._now() + BEAT
+            await asyncio.sleep(BEAT)
+            late = self._now() - expected
+            if late > LATE:
+                self._shrink()
+            elif self.limit < self._most and self.in_flight >= int(self.limit * 0.7) and late < LATE / 2:
+                self.limit = min(self._most, max(self.limit * GROW ** (BEAT / 0.5), self.limit + BEAT))
+                self._let_in()
+
+    def _shrink(self) -> None:
+        now = self._now()
+        if now - self._changed < 4 * BEAT:
+            return
+        self._changed = now
+        self.limit = max(float(min(LEAST, self._most)), min(self.limit, float(self.in_flight)) * SHRINK)
