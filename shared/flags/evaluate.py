@@ -1,0 +1,56 @@
+"""Flags in Microsoft's schema, evaluated by its own library: users, groups, percentages, time windows, variants.
+
+The user is the owner; the groups are the plan, and `guest` for guests. Which variant a percentage gives is a hash of
+owner and flag: the same on every host, for as long as the flag's allocation is the same.
+"""
+
+import logging
+from typing import Any
+
+from shared.flags.base import Assignment
+from shared.principal import Principal
+
+type Json = dict[str, Any]
+
+log = logging.getLogger("companion.flags")
+
+
+class Evaluator:
+    """One state of the flags: `{"feature_management": {"feature_flags": […]}}`."""
+
+    def __init__(self, configuration: Json) -> None:
+        # Imported where there are flags.
+        import featuremanagement  # noqa: PLC0415
+
+        self._context = featuremanagement.TargetingContext
+        self._manager: Any = featuremanagement.FeatureManager(configuration)  # its overloads know no context
+        self._names: frozenset[str] = frozenset()
+        self._names = frozenset(filter(self._works, self._manager.list_feature_flag_names()))
+
+    @property
+    def names(self) -> frozenset[str]:
+        return self._names
+
+    def assign(self, flag: str, caller: Principal) -> Assignment | None:
+        """See `Flags`."""
+        if flag not in self._names:
+            return None
+        return self._assign(flag, caller.owner, [caller.plan, *(["guest"] if caller.is_guest else [])])
+
+    def _assign(self, flag: str, user: str, groups: list[str]) -> Assignment:
+        who = self._context(user_id=user, groups=groups)
+        variant = self._manager.get_variant(flag, who)
+        if variant is not None:
+            return Assignment(variant.name, variant.configuration)
+        return Assignment("on" if self._manager.is_enabled(flag, who) else "off")
+
+    def _works(self, flag: str) -> bool:
+        """A flag that cannot be evaluated is as good as none: it must not stop a turn."""
+        from featuremanagement._defaultfilters import TargetingException  # noqa: PLC0415
+
+        try:
+            self._assign(flag, "", [])
+        except (ValueError, TypeError, KeyError, AttributeError, TargetingException) as error:
+            log.warning("flags.unusable", extra={"flag": flag, "reason": str(error)})
+            return False
+        return True
