@@ -27,6 +27,10 @@ class TurnTaken(Exception):
     """The turn is no longer as this process knew it: another host took it, ended it or deleted it."""
 
 
+class _ConversationGone(Exception):
+    """It was deleted while a turn ran in it; the turn ends all the same."""
+
+
 @dataclass(slots=True)
 class Ledger:
     """What a turn needs to know of its records between accept and commit, so that neither has to read."""
@@ -128,6 +132,8 @@ class Ledger:
                 if found is None or found.record != turn:
                     raise TurnTaken(turn.id) from stale
                 return None  # an earlier try took effect without saying so
+            except _ConversationGone:
+                del changes[1:]
             except StorageUnavailable:
                 await self._pause(attempt, changes)
         raise AssertionError("the last try returns or raises")
@@ -174,7 +180,7 @@ def _release(turn: TurnRecord, now: float) -> Callable[[Document | None], Docume
 
     def apply(body: Document | None) -> Document:
         if body is None or body.get("kind") != "conversation":
-            raise TurnTaken(turn.id)  # deleted meanwhile
+            raise _ConversationGone
         header = ConversationRecord.model_validate(body)
         if header.running != turn.id:
             return header.document()
