@@ -1,6 +1,6 @@
 """Model and tools, until a final message or the call limit."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -45,12 +45,14 @@ async def run_loop(
     *,
     tools: dict[str, ServerTool],
     max_tool_calls: int | None,
+    torn: Collection[str],
     result: LoopResult,
     on_first: Callable[[], None],
 ) -> None:
     """Call the model; run the tools that are ours; call it again with their output; until it needs none.
 
-    `result` is filled as the loop goes on, so that what was used is known even when it ends by an exception.
+    `torn` are ids of items that a former host left unfinished: no model sees them. `result` is filled as the loop goes
+    on, so that what was used is known even when it ends by an exception.
     """
     calls_left = max_tool_calls
     for _ in range(MAX_MODEL_CALLS):
@@ -65,7 +67,8 @@ async def run_loop(
             calls_left = None if calls_left is None else calls_left - 1
             await run_tool(output, writer, index, tools)
         writer.touch()
-        request = replace(request, items=[*request.items[: _own_start(request, output)], *output.items])
+        own = [item for item in output.items if item["id"] not in torn]
+        request = replace(request, items=[*request.items[: _own_start(request, output)], *own])
     result.incomplete = result.incomplete or "max_output_tokens"
 
 

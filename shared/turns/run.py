@@ -153,6 +153,7 @@ class Run:
                 self.writer,
                 tools=self.app.tools.offered(self.live.record.params["tools"]),
                 max_tool_calls=self.live.record.params["max_tool_calls"],
+                torn=self.live.record.torn,
                 result=self.result,
                 on_first=self._on_first,
             )

@@ -180,32 +180,37 @@ async def _resume(run: Run, claimed: Claimed) -> None:
         context = await compacted(run, context)
         turn = run.live.record
     await _settle_calls(run, claimed)
-    torn = [item["id"] for item in output.open_items()]
-    if torn:
-        run.live.record = turn = turn.model_copy(
-            update={
-                "torn": [*turn.torn, *torn],
-                "notes": [
-                    *turn.notes,
-                    "Text shown before the take-over was closed as incomplete; the answer restarts.",
-                ],
-            }
-        )
+    if output.open_items():
+        # Durable before it is shown: should this host stop too, the next one must not take the torn text for an answer.
+        await _remember_torn(run, [item["id"] for item in output.open_items()])
+        turn = run.live.record
         lost = estimated_usage(tokens, output.snapshot())
         run.result.usage = run.result.usage + lost
         output.close("incomplete")
         run.writer.touch()
-    if not torn and _is_whole(output):
+    if _is_whole(output, turn.torn):
         run.result.usage = estimated_usage(tokens, output.items)
+        if output.items[-1].get("status") == "incomplete":
+            run.result.incomplete = "max_output_tokens"
         return
     model = await app.models.resolve(turn.params["model"])
     own = [item for item in output.items if item["id"] not in turn.torn]
     await run.loop(model_request(app, turn, model, [*context.items, *own]))
 
 
-def _is_whole(output: Output) -> bool:
+async def _remember_torn(run: Run, ids: list[str]) -> None:
+    turn = run.live.record
+    await run.remember(
+        torn=[*turn.torn, *(id_ for id_ in ids if id_ not in turn.torn)],
+        notes=[*turn.notes, "Text shown before the take-over was closed as incomplete; the answer restarts."],
+    )
+
+
+def _is_whole(output: Output, torn: list[str]) -> bool:
     """Whether the last thing the model said was an answer, or calls for the client to make."""
-    return bool(output.items) and output.items[-1]["type"] in ("message", "function_call", "custom_tool_call")
+    if not output.items or output.items[-1]["id"] in torn:
+        return False
+    return output.items[-1]["type"] in ("message", "function_call", "custom_tool_call")
 
 
 async def _settle_calls(run: Run, claimed: Claimed) -> None:
