@@ -67,12 +67,13 @@ async def delete_turn(app: App, owner: str, response_id: str) -> None:
     record = (await get_turn(app, owner, response_id)).record
     if not record.is_final:
         record = await cancel_turn(app, owner, response_id)
+    # Events first: while the record is there, a delete that was cut off can be sent again.
+    await app.store.erase(EVENTS, response_id)
     if record.conversation is not None or await _has_children(app, owner, record):
         await mutate(app.store, STATE, owner, [], [Change(response_id, _hide)])
     else:
         with suppress(Missing):  # deleted by another request meanwhile: gone is gone
             await app.store.batch(STATE, owner, [Delete(response_id)])
-    await app.store.erase(EVENTS, response_id)
 
 
 def _hide(body: Document | None) -> Document:
