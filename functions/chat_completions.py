@@ -56,12 +56,17 @@ async def create_chat_completion(request: Request, call: Call) -> Response:
             include_obfuscation=bool(options and options.include_obfuscation),
         )
         return sse_response(
-            _frames(call, live, chunks), heartbeat=call.app.settings.http.heartbeat, on_error=_error_frame
+            _frames(call, live, chunks),
+            heartbeat=call.app.settings.http.heartbeat,
+            headers=live.headers,
+            on_error=_error_frame,
         )
     record = await finished(call.app, call.principal.owner, live)
     if record.status not in ("completed", "incomplete"):
-        raise _failure(live, record.status, record.error)
-    return json_response(render_completion(record))
+        failure = _failure(live, record.status, record.error)
+        failure.headers |= live.headers
+        raise failure
+    return json_response(render_completion(record), headers=live.headers)
 
 
 @blueprint.route("v1/chat/completions", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)

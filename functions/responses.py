@@ -38,13 +38,14 @@ async def create_response(request: Request, call: Call) -> Response:
     refuse_unsupported(create)
     live = await begin_turn(call.app, call.principal, TurnRequest(create=create, **sent_as(request)))
     if create.stream:
-        return _stream(call, follow_live(call.app, call.principal.owner, live))
+        return _stream(call, follow_live(call.app, call.principal.owner, live), headers=live.headers)
     if create.background:
-        return json_response(render_response(live.record))
+        return json_response(render_response(live.record), headers=live.headers)
     record = await finished(call.app, call.principal.owner, live)
     if record.status == "failed" and live.error is not None:
+        live.error.headers |= live.headers
         raise live.error
-    return json_response(render_response(record))
+    return json_response(render_response(record), headers=live.headers)
 
 
 @blueprint.route("v1/responses/{response_id}", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
@@ -115,8 +116,8 @@ async def _read(request: Request, call: Call) -> CreateResponse:
     return CreateResponse.model_validate(await read_json(request, call.app.settings.http.max_body))
 
 
-def _stream(call: Call, batches: AsyncIterator[Batch]) -> Response:
-    return sse_response(_encoded(batches), heartbeat=call.app.settings.http.heartbeat)
+def _stream(call: Call, batches: AsyncIterator[Batch], headers: dict[str, str] | None = None) -> Response:
+    return sse_response(_encoded(batches), heartbeat=call.app.settings.http.heartbeat, headers=headers)
 
 
 async def _encoded(batches: AsyncIterator[Batch]) -> AsyncIterator[bytes]:

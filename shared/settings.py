@@ -4,10 +4,11 @@
 that is not in the list does not exist.
 """
 
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
 DEFAULT_PORT = 7071
 
@@ -34,6 +35,9 @@ class Secret:
 
     def reveal(self) -> str:
         return self._value
+
+
+_NO_SECRET = Secret("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("COMPANION_MODEL_TIMEOUT", "600", "Seconds one model call may take."),
     Variable("COMPANION_CONTEXT_WINDOW", "128000", "Tokens a model can see, where nothing better is known."),
     Variable("COMPANION_OFFLINE_DELAY", "0.02", "Seconds the offline model takes for a word."),
+    Variable("COMPANION_ROUTES", "", "Routes to deployments, as JSON or as the path of a JSON or YAML file."),
+    Variable("COMPANION_ROUTES_REFRESH", "20", "Seconds between two looks for newer routes, in the file or the store."),
+    Variable("COMPANION_CONCURRENCY", "256", "Turns that one host runs at a time, at most; more are refused with 503."),
     # turns
     Variable("COMPANION_DELTA_INTERVAL", "0.1", "Seconds of deltas merged into one event, one append, one write."),
     Variable("COMPANION_LEASE", "1.5", "Seconds without a sign of life after which a turn may be taken over."),
@@ -95,10 +102,37 @@ VARIABLES: tuple[Variable, ...] = (
     # callers
     Variable("COMPANION_API_KEYS", "", "`key=owner,…`: static keys; set: any other key is refused.", secret=True),
     Variable("COMPANION_LOCAL_OWNER", "", "Owner of calls without a key; the local server sets it on loopback."),
+    Variable("COMPANION_OIDC_ISSUER", "", "Issuer of the tokens users sign in with, exactly as their `iss` says it."),
+    Variable("COMPANION_OIDC_AUDIENCE", "", "The `aud` those tokens must have."),
+    Variable("COMPANION_OIDC_JWKS", "", "Where the issuer's keys are; empty: where its discovery document says."),
+    Variable("COMPANION_GUESTS", "off", "Let people try without signing in: `on` or `off`."),
+    Variable("COMPANION_GUEST_SECRET", "", "Signs guest tokens; at least 32 characters.", secret=True),
+    Variable(
+        "COMPANION_PLATFORM_AUTH", "off", "`on`: App Service authentication stands in front and sets its headers."
+    ),
+    # limits
+    Variable("COMPANION_PLANS", "", "JSON: plan to its limits; what it leaves out is as built in (limits.md)."),
+    Variable("COMPANION_PRICES", "", 'JSON: model (`*`: any other) to `{"input", "cached", "output"}` in USD per 1M.'),
+    # data
+    Variable("COMPANION_UNDO_DAYS", "7", "Days a deleted conversation can be restored before it is gone."),
     # http
     Variable("COMPANION_HTTP_EXTENSION", "starlette", "HTTP types: `starlette` (ours) or `fastapi` (Microsoft's)."),
     Variable("COMPANION_MAX_BODY", "26214400", "Bytes of a request body, at most."),
     Variable("COMPANION_HEARTBEAT", "15", "Seconds of silence on a stream before a comment line."),
+    Variable("COMPANION_CORS_ORIGINS", "", "Origins, with commas between, whose pages may call from a browser."),
+    # operation
+    Variable(
+        "COMPANION_OPERATORS", "", "Owners, with commas between them, who may use /v1/admin; the local owner may."
+    ),
+    Variable(
+        "COMPANION_TELEMETRY", "off", "Where traces and metrics go: `off`, `otlp` (OTEL_EXPORTER_OTLP_*), `azure`."
+    ),
+    Variable(
+        "APPLICATIONINSIGHTS_CONNECTION_STRING",
+        "",
+        "Of Application Insights, for COMPANION_TELEMETRY=azure.",
+        secret=True,
+    ),
 )
 
 _DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
@@ -132,6 +166,9 @@ class ModelSettings:
     timeout: float
     context_window: int = 128_000
     offline_delay: float = 0.02
+    routes: str = ""
+    routes_refresh: float = 20.0
+    concurrency: int = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +203,59 @@ class CallerSettings:
     api_keys: Mapping[str, str]
     """Static key to owner."""
     local_owner: str
+    oidc_issuer: str = ""
+    oidc_audience: str = ""
+    oidc_jwks: str = ""
+    guests: bool = False
+    guest_secret: Secret = _NO_SECRET
+    platform_auth: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an owner may use; None: as much as there is."""
+
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    concurrent_turns: float | None = None
+    usd_per_day: float | None = None
+    usd_per_month: float | None = None
+
+
+_OPEN = Limits(requests_per_minute=100_000, tokens_per_minute=1_000_000_000)
+
+PLANS: dict[str, Limits] = {
+    "default": Limits(
+        requests_per_minute=120, tokens_per_minute=1_000_000, concurrent_turns=16, usd_per_day=10, usd_per_month=100
+    ),
+    "guest": Limits(
+        requests_per_minute=10, tokens_per_minute=60_000, concurrent_turns=2, usd_per_day=0.25, usd_per_month=1
+    ),
+    "static": _OPEN,
+    "local": _OPEN,
+}
+"""Built in. `static` is of the operator's own keys, `local` of the local owner; both have no ceiling of money."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageSettings:
+    plans: Mapping[str, Limits]
+    """As set; see `limits_of`."""
+    prices: Mapping[str, Mapping[str, float]]
+    """Model to USD per million `input`, `cached` and `output` tokens; `*` stands for every other."""
+
+    def limits_of(self, plan: str) -> Limits:
+        """A plan's limits: as set, else as built in. Setting `default` limits the operator's static keys too."""
+        if plan in self.plans:
+            return self.plans[plan]
+        if plan not in PLANS or (plan == "static" and "default" in self.plans):
+            return self.plans.get("default", PLANS["default"])
+        return PLANS[plan]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSettings:
+    undo_days: float = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +263,14 @@ class HttpSettings:
     extension: Literal["starlette", "fastapi"]
     max_body: int
     heartbeat: float
+    cors_origins: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationSettings:
+    operators: frozenset[str] = frozenset()
+    telemetry: Literal["off", "otlp", "azure"] = "off"
+    connection_string: Secret = _NO_SECRET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +286,8 @@ class Settings:
     turn: TurnSettings
     caller: CallerSettings
     http: HttpSettings
+    usage: UsageSettings = field(default_factory=lambda: UsageSettings(plans={}, prices={}))
+    data: DataSettings = field(default_factory=DataSettings)
     flags: FlagSettings = FlagSettings()
     safety: SafetySettings = SafetySettings()
 
@@ -221,6 +321,9 @@ class Settings:
                 timeout=env.number("COMPANION_MODEL_TIMEOUT", least=1),
                 context_window=int(env.number("COMPANION_CONTEXT_WINDOW", least=1024)),
                 offline_delay=env.number("COMPANION_OFFLINE_DELAY", least=0),
+                routes=env.text("COMPANION_ROUTES"),
+                routes_refresh=env.number("COMPANION_ROUTES_REFRESH", least=0.05),
+                concurrency=int(env.number("COMPANION_CONCURRENCY", least=1)),
             ),
             turn=TurnSettings(
                 interval=env.number("COMPANION_DELTA_INTERVAL", least=0),
@@ -234,12 +337,21 @@ class Settings:
             caller=CallerSettings(
                 api_keys=env.pairs("COMPANION_API_KEYS"),
                 local_owner=env.text("COMPANION_LOCAL_OWNER"),
+                oidc_issuer=env.text("COMPANION_OIDC_ISSUER"),
+                oidc_audience=env.together("COMPANION_OIDC_AUDIENCE", "COMPANION_OIDC_ISSUER"),
+                oidc_jwks=env.text("COMPANION_OIDC_JWKS"),
+                guests=env.choice("COMPANION_GUESTS", "on", "off") == "on",
+                guest_secret=env.long_secret("COMPANION_GUEST_SECRET", where="COMPANION_GUESTS"),
+                platform_auth=env.choice("COMPANION_PLATFORM_AUTH", "on", "off") == "on",
             ),
             http=HttpSettings(
                 extension=env.choice("COMPANION_HTTP_EXTENSION", "starlette", "fastapi"),
                 max_body=int(env.number("COMPANION_MAX_BODY", least=1)),
                 heartbeat=env.number("COMPANION_HEARTBEAT", least=0.05),
+                cors_origins=frozenset(env.names("COMPANION_CORS_ORIGINS")),
             ),
+            usage=UsageSettings(plans=env.plans("COMPANION_PLANS"), prices=env.prices("COMPANION_PRICES")),
+            data=DataSettings(undo_days=env.number("COMPANION_UNDO_DAYS", least=0)),
             flags=FlagSettings(
                 path=env.text("COMPANION_FLAGS"),
                 endpoint=env.text("AZURE_APPCONFIG_ENDPOINT").rstrip("/"),
@@ -300,3 +412,50 @@ class _Environment:
                 raise SettingsError(f"{name} must be key=owner pairs with commas between them")
             pairs[key] = value
         return pairs
+
+    def together(self, name: str, other: str) -> str:
+        """Text that means nothing without another variable, nor that one without it."""
+        if bool(self.text(name)) != bool(self.text(other)):
+            raise SettingsError(f"{name} and {other} must be set together")
+        return self.text(name)
+
+    def long_secret(self, name: str, *, where: str) -> Secret:
+        """A secret that must be long wherever the switch `where` is on."""
+        if self.text(where) == "on" and len(self.text(name)) < 32:
+            raise SettingsError(f"{name} must have at least 32 characters where {where} is on")
+        return self.secret(name)
+
+    def plans(self, name: str) -> dict[str, Limits]:
+        known = Limits.__dataclass_fields__
+        plans: dict[str, Limits] = {}
+        for plan, values in self._numbers(name, known, is_nullable=True).items():
+            built_in = PLANS.get(plan, PLANS["default"])
+            plans[plan] = Limits(**{key: values.get(key, getattr(built_in, key)) for key in known})
+        return plans
+
+    def prices(self, name: str) -> dict[str, dict[str, float]]:
+        found = self._numbers(name, ("input", "cached", "output"), is_nullable=False)
+        return {model: {key: value or 0.0 for key, value in values.items()} for model, values in found.items()}
+
+    def _numbers(self, name: str, keys: Any, *, is_nullable: bool) -> dict[str, dict[str, float | None]]:
+        """`{"name": {"key": number, …}, …}` as JSON, no number below zero."""
+        text = self.text(name)
+        if not text:
+            return {}
+        complaint = SettingsError(
+            f'{name} must be JSON such as {{"name": {{"{next(iter(keys))}": 1}}}}; known are {", ".join(keys)}'
+        )
+        try:
+            table: object = json.loads(text)
+        except ValueError:
+            raise complaint from None
+        if not isinstance(table, dict):
+            raise complaint
+        for row in cast(dict[str, object], table).values():
+            if not isinstance(row, dict):
+                raise complaint
+            for key, value in cast(dict[str, object], row).items():
+                is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+                if key not in keys or not (is_number or (is_nullable and value is None)):
+                    raise complaint
+        return cast(dict[str, dict[str, float | None]], table)

@@ -15,19 +15,26 @@ from shared.app import App
 from shared.errors import AssistantError, Conflict, Unprocessable
 from shared.ids import derived_token
 from shared.jobs.base import TURNS, TURNS_LOW, QueueName
+from shared.models.gate import Ticket
 from shared.principal import Principal
+from shared.settings import Limits
 from shared.storage.base import AlreadyExists
 from shared.telemetry import Tally, tallied
 from shared.turns.compaction import compact_first
 from shared.turns.follow import relay
 from shared.turns.ledger import HeadMoved
 from shared.turns.live import LiveTurn
-from shared.turns.prepare import Joined, Plan, TurnRequest, prepare
+from shared.turns.prepare import DEFAULT_OUTPUT_TOKENS, Joined, Plan, TurnRequest, prepare
 from shared.turns.replay import opening
 from shared.turns.run import Primed, Run
 from shared.usage import meter
+from shared.usage.limits import headers as rate_headers
+from shared.usage.limits import is_roomy
+from shared.usage.prices import cost_of
 from shared.usage.records import UsageRecord
 
+UNKEPT_SECONDS = 300.0
+"""How long a reservation is held for a turn without a record: should its process die, nobody else settles it."""
 _TRIES = 4
 
 
@@ -40,14 +47,25 @@ async def begin_turn(app: App, caller: Principal, request: TurnRequest) -> LiveT
 
     Raises:
         InvalidRequest, NotFound, Conflict: it cannot be accepted; nothing was stored.
+        RateLimited, QuotaExceeded: the caller's plan does not allow it now.
+        ModelUnavailable: this host has more to do than it can.
         Unprocessable: the idempotency key was used for another body.
     """
     own = f"resp_{derived_token(caller.owner, request.send_key)}" if request.send_key else None
+    ticket = await app.models.gate.enter(caller.owner)
+    try:
+        return await _begin(app, caller, request, own, ticket)
+    finally:
+        if not ticket.is_held:
+            ticket.leave()
+
+
+async def _begin(app: App, caller: Principal, request: TurnRequest, own: str | None, ticket: Ticket) -> LiveTurn:
     with tallied() as tally:
         for attempt in range(_TRIES):
             try:
                 plan = await prepare(app, caller, request)
-                return await _accept(app, caller, plan, tally)
+                return await _accept(app, caller, plan, tally, ticket)
             except HeadMoved:
                 continue
             except Joined as joined:
@@ -76,19 +94,28 @@ async def _join(app: App, caller: Principal, turn: str, request: TurnRequest) ->
     return live
 
 
-async def _accept(app: App, caller: Principal, plan: Plan, tally: Tally) -> LiveTurn:
+async def _accept(app: App, caller: Principal, plan: Plan, tally: Tally, ticket: Ticket) -> LiveTurn:
     """Make the turn durable while the model already thinks; let go of the model when it is not accepted."""
     is_background = plan.turn.status == "queued"
-    primed = None if is_background or plan.context.needs_summary else Primed(app.models.stream(plan.request))
+    limits, cost = app.settings.usage.limits_of(caller.plan), _cost(app, plan)
+    is_sure = _is_roomy(plan, limits, cost)
+    waits = is_background or plan.context.needs_summary or not is_sure
+    primed = None if waits else Primed(app.models.stream(plan.request))
     try:
-        await plan.ledger.accept(plan.turn, header=plan.header, reserve=_reserving(app, plan))
+        await plan.ledger.accept(plan.turn, header=plan.header, reserve=_reserving(app, plan, limits, cost))
     except BaseException:
         if primed is not None:
             await primed.discard()
         raise
+    headers = rate_headers(_usage(plan) or meter.fresh(plan.turn.usage_id), limits, plan.turn.created_at)
     if is_background:
-        return await _enqueue(app, caller, plan)
+        live = await _enqueue(app, caller, plan)
+        live.headers = headers
+        return live
     run = Run.fresh(app, caller.owner, plan.turn, plan.ledger, tally)
+    run.live.headers = headers
+    plan.trace.accept_ms = plan.trace.elapsed()
+    run.trace, run.ticket = plan.trace, ticket.hold()
     run.live.publish(opening(plan.turn))
     if plan.context.needs_summary:
         run.begin(lambda run: compact_first(run, plan.context, plan.request))
@@ -113,17 +140,37 @@ async def send_turn(app: App, owner: str, turn: str, *, tier: str) -> None:
     await app.queue.send(queue, {"owner": owner, "turn": turn})
 
 
-def _reserving(app: App, plan: Plan) -> Callable[[UsageRecord], UsageRecord]:
+def _usage(plan: Plan) -> UsageRecord | None:
+    return UsageRecord.model_validate(plan.ledger.usage.body) if plan.ledger.usage else None
+
+
+def _is_roomy(plan: Plan, limits: Limits, cost: float) -> bool:
+    """Whether the model may be asked before the reservation is written: it is far below what is left."""
+    now = plan.turn.created_at
+    return is_roomy(_usage(plan), limits, tokens=plan.reserve_tokens, cost=cost, now=now)
+
+
+def _cost(app: App, plan: Plan) -> float:
+    """What the turn's first call may cost at most."""
+    output = plan.turn.params["max_output_tokens"] or DEFAULT_OUTPUT_TOKENS
+    tokens = max(0, plan.reserve_tokens - output)
+    return cost_of(app.models, app.settings.usage, plan.request.model, input_tokens=tokens, output_tokens=output)
+
+
+def _reserving(app: App, plan: Plan, limits: Limits, cost: float) -> Callable[[UsageRecord], UsageRecord]:
     turn, settings = plan.turn, app.settings
+    patience = settings.model.timeout + 60
 
     def reserve(usage: UsageRecord) -> UsageRecord:
         usage = meter.reserve(
             usage,
             turn.id,
+            limits=limits,
             tokens=plan.reserve_tokens,
-            cost=0.0,
+            cost=cost,
             now=turn.created_at,
-            seconds=settings.model.timeout + 60,
+            seconds=patience if turn.is_kept else min(patience, UNKEPT_SECONDS),
+            is_background=turn.status == "queued",
         )
         if turn.body_hash is not None:
             usage = meter.remember_send(usage, turn.body_hash, turn.id, turn.created_at)

@@ -15,7 +15,18 @@ from shared.turns.events import Batch
 class LiveTurn:
     """One running turn: its batches so far, and a way to wait for more."""
 
-    __slots__ = ("_waiter", "batches", "error", "is_cancelling", "is_ending", "is_over", "readers", "record", "task")
+    __slots__ = (
+        "_waiter",
+        "batches",
+        "error",
+        "headers",
+        "is_cancelling",
+        "is_ending",
+        "is_over",
+        "readers",
+        "record",
+        "task",
+    )
 
     def __init__(self, record: TurnRecord) -> None:
         self.record = record
@@ -26,6 +37,8 @@ class LiveTurn:
         """No batch will follow. The record may not be final: then another host has the turn."""
         self.error: AssistantError | None = None
         """Why it failed, for the one who waits for a plain body."""
+        self.headers: dict[str, str] = {}
+        """For the answer to the request that began it: what its caller may still use."""
         self.is_cancelling = False
         """Its owner asked for its end."""
         self.is_ending = False

@@ -11,6 +11,7 @@ from shared.conversations.records import TurnRecord
 from shared.errors import AssistantError, StorageUnavailable
 from shared.jobs.base import TURNS
 from shared.models.base import ModelEvent, ModelRequest, Usage
+from shared.models.gate import Ticket
 from shared.telemetry import Tally
 from shared.turns.context import estimate_tokens
 from shared.turns.journal import Fenced, Journal
@@ -20,8 +21,10 @@ from shared.turns.loop import LoopResult, pending_calls, run_loop
 from shared.turns.output import FIRST_SEQUENCE, Output
 from shared.turns.replay import ending, middle
 from shared.turns.title import title_quietly
+from shared.turns.trace import Trace
 from shared.turns.writer import Writer
 from shared.usage import meter
+from shared.usage.prices import cost_of
 from shared.usage.records import Spent, UsageRecord
 from shared.wire.responses import render_usage
 
@@ -77,6 +80,9 @@ class Run:
     writer: Writer = field(init=False)
     result: LoopResult = field(default_factory=LoopResult)
     first_token_ms: float | None = None
+    trace: Trace = field(default_factory=Trace)
+    ticket: Ticket | None = None
+    """Its place among the turns of this host; given back at its end."""
 
     def __post_init__(self) -> None:
         settings = self.app.settings.turn
@@ -98,6 +104,7 @@ class Run:
 
     def begin(self, answer: Callable[["Run"], Awaitable[None]]) -> None:
         """Run the turn in a task of its own; `answer` feeds the output until the answer is whole."""
+        self.ticket = self.ticket or self.app.models.gate.take(self.owner)
         self.app.live.add(self.owner, self.live)
         task = asyncio.create_task(self._to_the_end(answer), name=self.live.record.id)
         self.live.task = task
@@ -141,6 +148,7 @@ class Run:
     async def loop(self, request: ModelRequest, primed: "Primed | None" = None) -> None:
         """Model and tools, from this request on; the first call may have begun already."""
         waiting = [primed] if primed is not None else []
+        request = self.trace.on_behalf(request, self.owner, self.live.record, deadline=self.app.settings.model.timeout)
 
         def stream(request: ModelRequest) -> AsyncIterator[ModelEvent]:
             return waiting.pop().events() if waiting else self.app.models.stream(request)
@@ -173,6 +181,8 @@ class Run:
             log.warning("turn.left", extra={"response_id": self.live.record.id}, exc_info=True)
         finally:
             self.app.live.remove(self.owner, self.live)
+            if self.ticket is not None:
+                self.ticket.leave()
             if not self.live.is_over:
                 self.live.end()
 
@@ -187,8 +197,13 @@ class Run:
             self.writer.start(asyncio.current_task())
             await answer(self)
             status = "incomplete" if self.result.incomplete else "completed"
+        except (StorageUnavailable, Fenced, TurnTaken):
+            raise  # nothing can be written now, or not by us: the turn is left to be taken over
         except AssistantError as raised:
             status, error = "failed", raised
+        except Exception as bug:  # the worker of a turn: whatever a model or a tool does, the turn ends
+            log.exception("turn.broke", extra={"response_id": self.live.record.id})
+            status, error = "failed", AssistantError(f"The server had an error ({type(bug).__name__}).")
         except asyncio.CancelledError:
             if not self.live.is_cancelling:
                 await self.writer.stop()  # raises why the writer gave up; without a reason the process is going down
@@ -213,6 +228,7 @@ class Run:
     def _on_first(self) -> None:
         if self.first_token_ms is None:
             self.first_token_ms = round((self.app.clock.now() - self.live.record.created_at) * 1000, 1)
+            self.trace.first_ms = self.trace.elapsed()
 
     def _changes(self, status: str, error: AssistantError | None) -> Json:
         turn, result = self.live.record, self.result
@@ -248,11 +264,14 @@ class Run:
                 "due": None,
                 "next_sequence": self.output.sequence,
                 "charge": round(self.tally.charge, 2),
+                "trace": self.trace.body(self.tally),
             }
         )
+        final = self._priced(final)
         silent = None if is_shown else middle(final)
         if not is_shown:
-            final = final.model_copy(update={"next_sequence": silent.last + 1 if silent else FIRST_SEQUENCE})
+            number = silent.last + 1 if silent else FIRST_SEQUENCE
+            final = final.model_copy(update={"next_sequence": number, "is_journalled": False})
         admitted: list[str] = []
 
         def leave(usage: UsageRecord) -> UsageRecord:
@@ -272,6 +291,7 @@ class Run:
             and header.title is None
             and final.status == "completed"
             and self.app.settings.turn.titles
+            and (final.flags or {}).get("titles") != "off"
         ):
             self.app.live.keep(asyncio.create_task(title_quietly(self.app, self.owner, final)))
         log.info(
@@ -284,6 +304,21 @@ class Run:
                 "charge": self.tally.charge,
             },
         )
+
+    def _priced(self, final: TurnRecord) -> TurnRecord:
+        """With the cost of what was used, where the deployment did not say it."""
+        if final.cost or not final.usage:
+            return final
+        used = spent(final)
+        cost = cost_of(
+            self.app.models,
+            self.app.settings.usage,
+            final.params["model"],
+            input_tokens=used.input_tokens,
+            cached_tokens=used.cached_tokens,
+            output_tokens=used.output_tokens,
+        )
+        return final.model_copy(update={"cost": cost})
 
     async def _admit(self, turn: str) -> None:
         """Send the owner's next background turn to the workers; should that fail, the recovery timer finds it."""

@@ -3,9 +3,11 @@
 from datetime import UTC, datetime
 
 from shared.errors import RateLimited
+from shared.settings import Limits
 from shared.storage.base import Document
 from shared.storage.mutate import Change
-from shared.usage.records import Reservation, Sent, Spent, UsageRecord
+from shared.usage.limits import check, drained
+from shared.usage.records import Rate, Reservation, Sent, Spent, UsageRecord
 
 
 def month_id(now: float) -> str:
@@ -13,20 +15,56 @@ def month_id(now: float) -> str:
     return f"usage_{datetime.fromtimestamp(now, UTC):%Y-%m}"
 
 
-def reserve(record: UsageRecord, turn: str, *, tokens: int, cost: float, now: float, seconds: float) -> UsageRecord:
-    """Hold `tokens` and `cost` for a turn for so many seconds; what dead turns left behind is dropped on the way."""
+def fresh(id_: str) -> UsageRecord:
+    """A month's record before anything was used."""
+    return UsageRecord(id=id_, due=-datetime.strptime(f"{id_[6:]}-01+0000", "%Y-%m-%d%z").timestamp())
+
+
+def reserve(
+    record: UsageRecord,
+    turn: str,
+    *,
+    limits: Limits,
+    tokens: int,
+    cost: float,
+    now: float,
+    seconds: float,
+    is_background: bool = False,
+) -> UsageRecord:
+    """Hold `tokens` and `cost` for a turn for so many seconds; what dead turns left behind is dropped on the way.
+
+    Raises:
+        RateLimited, QuotaExceeded: the plan does not allow it now.
+    """
+    if turn in record.reserved:
+        return record  # an earlier try took effect without saying so
     held = {key: kept for key, kept in record.reserved.items() if kept.expires > now}
-    held[turn] = Reservation(tokens=tokens, cost=cost, expires=now + seconds)
-    return record.model_copy(update={"reserved": held})
+    record = record.model_copy(update={"reserved": held})
+    check(record, limits, tokens=tokens, now=now, is_background=is_background)
+    level = drained(record.rate, limits, now)
+    counted = min(tokens, int(limits.tokens_per_minute)) if limits.tokens_per_minute is not None else tokens
+    held[turn] = Reservation(tokens=counted, cost=cost, expires=now + seconds)
+    rate = Rate(requests=level.requests + 1, tokens=level.tokens + counted, at=level.at)
+    return record.model_copy(update={"reserved": held, "rate": rate})
 
 
 def settle(record: UsageRecord, turn: str, *, model: str, spent: Spent, now: float) -> UsageRecord:
     """Put what was really spent in the place of the reservation."""
     held = {key: kept for key, kept in record.reserved.items() if key != turn and kept.expires > now}
+    reserved = record.reserved.get(turn)
+    used = spent.input_tokens + spent.output_tokens
+    level = max(0.0, record.rate.tokens + used - (reserved.tokens if reserved else 0))
+    rate = record.rate.model_copy(update={"tokens": level})
     day = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d}"
     models = dict(record.days.get(day, {}))
     models[model] = models.get(model, Spent()).plus(spent)
-    return record.model_copy(update={"reserved": held, "days": {**record.days, day: models}})
+    return record.model_copy(update={"reserved": held, "rate": rate, "days": {**record.days, day: models}})
+
+
+def release(record: UsageRecord, turn: str) -> UsageRecord:
+    """Give back a reservation of which nothing was used."""
+    held = {key: kept for key, kept in record.reserved.items() if key != turn}
+    return record.model_copy(update={"reserved": held})
 
 
 def charge(now: float, model: str, spent: Spent) -> Change:
@@ -34,7 +72,7 @@ def charge(now: float, model: str, spent: Spent) -> Change:
     id_ = month_id(now)
 
     def apply(body: Document | None) -> Document:
-        record = UsageRecord.model_validate(body) if body else UsageRecord(id=id_)
+        record = UsageRecord.model_validate(body) if body else fresh(id_)
         return settle(record, "", model=model, spent=spent, now=now).document()
 
     return Change(id_, apply)

@@ -39,6 +39,16 @@ class Reservation(BaseModel):
     """When a reservation that nobody settled is given back: its turn's process died."""
 
 
+class Rate(BaseModel):
+    """Use of the last minute, as levels that drain (usage/limits.py)."""
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+    requests: float = 0.0
+    tokens: float = 0.0
+    at: float = 0.0
+
+
 class Sent(BaseModel):
     """A request accepted lately, so that its retry is known for what it is."""
 
@@ -52,6 +62,11 @@ class UsageRecord(Record):
     """`id` is `usage_YYYY-MM`. Read by every turn, written by its accept and its commit."""
 
     kind: Literal["usage"] = "usage"
+    due: float = 0.0
+    """Minus the month's beginning: an operator's view asks for it across owners, newest month first."""
+    rate: Rate = Rate()
+    adopted: list[str] = Field(default_factory=list[str])
+    """What came from guests' records, so that it is added once."""
     days: dict[str, dict[str, Spent]] = Field(default_factory=dict[str, dict[str, Spent]])
     """Day (`YYYY-MM-DD`) to model to what was spent."""
     reserved: dict[str, Reservation] = Field(default_factory=dict[str, Reservation])
