@@ -102,6 +102,10 @@ class TurnRecord(Record):
     incomplete_reason: str | None = None
     system_fingerprint: str | None = None
     """Of the upstream that answered; the older surface shows it."""
+    prompt_version: str | None = None
+    """Name, version and hash of the prompt it was asked with (`companion@1:3c61e5aa2090`)."""
+    flags: dict[str, str] | None = None
+    """Flag to variant, for those that had a say in it."""
     # who runs it
     due: float | None = None
     """When the first lease ends; the recovery timer looks at turns whose time has come. None once final."""
@@ -112,6 +116,8 @@ class TurnRecord(Record):
     """What happened to it that a user may want to know: take-overs, torn items."""
     next_sequence: int | None = None
     """The number of the terminal event; known once final."""
+    is_journalled: bool = True
+    """False: nobody read it while it ran, so nothing was journalled, and its stream is made from its items."""
     # exactly-once send
     send_key: str | None = None
     body_hash: str | None = None
@@ -123,6 +129,8 @@ class TurnRecord(Record):
     first_token_ms: float | None = None
     charge: float | None = None
     """Request units spent, up to the commit."""
+    trace: Json = {}
+    """What it did: model calls, tools, timings, parts of the context; see turns/trace.py."""
     title_of: str | None = None
     ttl: int | None = None
 

@@ -197,7 +197,11 @@ class Deployment:
             return 0.5
         if self.requests_per_minute is not None and health.calls_in_minute(now) >= self.requests_per_minute:
             return max(0.1, health.next_in_minute(now))
-        return health.quiet_for(now)
+        return 0.0
+
+    def is_quiet(self, now: float) -> bool:
+        """It asked for patience: others are asked first, while there are others."""
+        return self.health.quiet_for(now) > 0
 
     def is_retired(self, today: date) -> bool:
         return self.retires is not None and today >= self.retires

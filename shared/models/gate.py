@@ -32,13 +32,19 @@ GROW = 1.05
 class Ticket:
     """A place; leaving twice is leaving once."""
 
-    __slots__ = ("_began", "_gate", "_is_left", "_owner")
+    __slots__ = ("_began", "_gate", "_is_left", "_owner", "is_held")
 
     def __init__(self, gate: "Gate", owner: str, began: float) -> None:
         self._gate = gate
         self._owner = owner
         self._began = began
         self._is_left = False
+        self.is_held = False
+        """Somebody else gives it back: the turn that holds it."""
+
+    def hold(self) -> "Ticket":
+        self.is_held = True
+        return self
 
     def leave(self) -> None:
         if not self._is_left:

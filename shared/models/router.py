@@ -104,6 +104,7 @@ class Router:
         gate: Gate | None = None,
         clock: Clock | None = None,
         keep_shadow: Keep | None = None,
+        most_tries: int = MOST_TRIES,
     ) -> None:
         """`routes` (and what goes with them), or a `table`; a `source` may replace it by a newer one."""
         self._table = table or Table(
@@ -117,6 +118,7 @@ class Router:
         self._look: asyncio.Task[None] | None = None
         self._clock = clock or SystemClock()
         self._keep_shadow = keep_shadow
+        self.most_tries = most_tries
         self._shadows: set[asyncio.Task[None]] = set()
         self._budget = RetryBudget()
         self._models: dict[int, Model] = {}
@@ -127,13 +129,13 @@ class Router:
     def over(cls, model: Model, *names: str) -> "Router":
         """One model behind some names (`companion`, if none is given): for tests and simulations.
 
-        Its gate is wide open.
+        It asks once, and its gate is wide open.
         """
         routes = [
             Route(id=name, deployments=(Deployment(name="only", upstream=name, model=model),))
             for name in names or (DEFAULT_MODEL,)
         ]
-        return cls(routes, gate=Gate(most=100_000, is_adaptive=False))
+        return cls(routes, gate=Gate(most=100_000, is_adaptive=False), most_tries=1)
 
     # names
 
@@ -435,9 +437,8 @@ class _Call:
         """The best that may be asked now: one not asked yet, before one that was."""
         now = steady_now()
         free = [candidate for candidate in candidates if candidate[0].unavailable_for(now) <= 0]
-        fresh = [candidate for candidate in free if candidate[0].name not in asked]
-        if fresh or free:
-            return (fresh or free)[0]
+        if free:
+            return min(free, key=lambda candidate: (candidate[0].name in asked, candidate[0].is_quiet(now)))
         wait = min(each.unavailable_for(now) for each, _ in candidates)
         if any(each.health.breaker.state == "closed" for each, _ in candidates):
             self._router.gate.is_too_busy()
@@ -510,10 +511,13 @@ class _Call:
     ) -> None:
         """Wait until the next try is due; raise the error when there is none."""
         now = steady_now()
-        most = LAST_CHANCE if self._is_bad_luck(candidates, now) else MOST_TRIES
+        most = self._router.most_tries
+        if most == MOST_TRIES and self._is_bad_luck(candidates, now):
+            most = LAST_CHANCE
         if self._tries >= most or not self._router.budget.take():
             raise error
-        if any(each.name not in asked and each.unavailable_for(now) <= 0 for each, _ in candidates):
+        fresh = [each for each, _ in candidates if each.name not in asked and each.unavailable_for(now) <= 0]
+        if any(not each.is_quiet(now) for each in fresh):
             return
         wait = wait_before(self._tries - 1, error.retry_after)
         if wait is None or (self._deadline is not None and now + wait >= self._deadline):
@@ -567,10 +571,7 @@ class _Call:
         self._note |= {"outcome": "failed", "status": error.status, "error": error.code or error.type}
         if isinstance(error, RateLimited):
             quiet = QUIET_AFTER_REFUSAL if error.retry_after is None else min(LONGEST_QUIET, error.retry_after)
-            has_others = len(self._route.all()) > 1
-            # Where there is nobody else to ask, the wait before the retry is what honours the server's wish.
-            if has_others or error.retry_after is not None:
-                health.quieten(now + quiet)
+            health.quieten(now + quiet)
             health.breaker.let_go()
         elif is_retryable(error):
             health.failures += 1

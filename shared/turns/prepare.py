@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from shared.app import App
@@ -20,8 +20,20 @@ from shared.ids import derived_token, turn_of
 from shared.models.base import ModelRequest
 from shared.principal import Principal
 from shared.storage.base import STATE, Stored
-from shared.turns.context import Context, build_context, check_context, estimate_tokens, is_enough, reach_of, turn_items
+from shared.turns.context import (
+    CHARS_PER_TOKEN,
+    Context,
+    build_context,
+    check_context,
+    estimate_tokens,
+    is_enough,
+    model_items,
+    reach_of,
+    turn_items,
+)
+from shared.turns.instructions import instruct, told
 from shared.turns.ledger import Ledger, busy
+from shared.turns.trace import Trace
 from shared.usage import meter
 from shared.usage.records import UsageRecord
 from shared.wire.items import stored_items
@@ -77,6 +89,7 @@ class Plan:
     header: ConversationRecord | None
     ledger: Ledger
     reserve_tokens: int
+    trace: Trace
 
 
 async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
@@ -86,9 +99,11 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         InvalidRequest, NotFound, Conflict: the request cannot be accepted as it is.
         Joined: it was accepted before.
     """
-    create, owner, now = request.create, caller.owner, app.clock.now()
+    create, owner, now, trace = request.create, caller.owner, app.clock.now(), Trace()
     token = derived_token(owner, request.send_key) if request.send_key else app.ids.token()
-    model = await _resolve(app, request)
+    asked = await instruct(app, caller, create, token=token, default_model=DEFAULT_MODEL)
+    create = asked.create
+    model = asked.model or await _resolve(app, create, request.surface)
     usage_id = meter.month_id(now)
     usage, place, items = await _gather(
         app.store.read(STATE, owner, usage_id),
@@ -122,8 +137,10 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         is_stored=request.is_stored,
         status="queued" if create.background else "in_progress",
         created_at=now,
-        params=effective_params(create, model=create.model or DEFAULT_MODEL),
-        call=_call(request),
+        params=effective_params(create, model=create.model or DEFAULT_MODEL) | asked.params,
+        call=_call(replace(request, create=create)) | asked.call,
+        prompt_version=asked.prompt_version,
+        flags=asked.flags or None,
         include=list(create.include or []),
         input=items,
         due=now + (QUEUED_SECONDS if create.background else app.settings.turn.lease),
@@ -132,9 +149,13 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         body_hash=request.body_hash,
         usage_id=usage_id,
     )
+    call = model_request(app, turn, model, context.items)
+    reserve_tokens = estimate_tokens(context.items) + (create.max_output_tokens or DEFAULT_OUTPUT_TOKENS)
+    trace.context = context_parts(context, call, window=window)
+    trace.prepare_ms = trace.elapsed()
     return Plan(
         turn=turn,
-        request=model_request(app, turn, model, context.items),
+        request=trace.on_behalf(call, owner, turn, deadline=app.settings.model.timeout),
         context=context,
         header=place.header.record if place.header else None,
         ledger=Ledger(
@@ -144,8 +165,24 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
             usage=usage,
             is_usage_known=True,
         ),
-        reserve_tokens=estimate_tokens(context.items) + (create.max_output_tokens or DEFAULT_OUTPUT_TOKENS),
+        reserve_tokens=reserve_tokens,
+        trace=trace,
     )
+
+
+def context_parts(context: Context, call: ModelRequest, *, window: int) -> Json:
+    """What goes into the context and how much of it, in estimated tokens; for the trace."""
+    history = [item for past in context.kept for item in model_items(past)]
+    return {
+        "window": window,
+        "instructions": len(call.instructions or "") // CHARS_PER_TOKEN,
+        "tools": estimate_tokens(call.tools),
+        "summary": len(context.summary or "") // CHARS_PER_TOKEN,
+        "history": estimate_tokens(history),
+        "history_turns": len(context.kept),
+        "turns_to_summarise": len(context.older),
+        "input": estimate_tokens(context.input),
+    }
 
 
 def context_budget(app: App, window: int, max_output_tokens: int | None) -> int:
@@ -185,12 +222,12 @@ def _join_equal(usage: Stored | None, request: TurnRequest, now: float) -> None:
         raise Joined(sent.turn)
 
 
-async def _resolve(app: App, request: TurnRequest) -> str:
+async def _resolve(app: App, create: CreateResponse, surface: str) -> str:
     """The name the router knows the model by; unknown ones are 404 on the older surface, 400 here."""
     try:
-        return await app.models.resolve(request.create.model or DEFAULT_MODEL)
+        return await app.models.resolve(create.model or DEFAULT_MODEL)
     except NotFound as error:
-        if request.surface == "chat":
+        if surface == "chat":
             raise
         raise InvalidRequest(error.message, param="model", code="model_not_found") from None
 
@@ -348,15 +385,17 @@ async def _resolve_references(app: App, owner: str, items: list[Json]) -> list[J
 def model_request(app: App, turn: TurnRecord, model: str, context: list[Json]) -> ModelRequest:
     """The call that a turn makes, from its record alone: so any host can make it again."""
     params = turn.params
+    offered = app.tools.offered(params["tools"])
     tools = [tool for tool in params["tools"] if tool["type"] != "mcp"]
     tools += [
         {"type": "function", "name": tool.name, "description": tool.description, "parameters": tool.parameters}
-        for tool in app.tools.offered(params["tools"]).values()
+        for tool in offered.values()
     ]
+    instructions, before = told(app.prompts, turn, list(offered))
     return ModelRequest(
         model=model,
-        items=context,
-        instructions=params["instructions"],
+        items=[*before, *context],
+        instructions=instructions,
         tools=tools,
         tool_choice=params["tool_choice"] if tools and "tool_choice" in turn.call["sent"] else None,
         text=params["text"] if "text" in turn.call["sent"] else None,
@@ -365,6 +404,11 @@ def model_request(app: App, turn: TurnRecord, model: str, context: list[Json]) -
         **{name: params[name] for name in _PASSED if name in turn.call["sent"] and params[name] is not None},
         **turn.call["extra"],
     )
+
+
+def model_of(turn: TurnRecord) -> str:
+    """The model a turn calls: the one asked for, unless a flag chose another."""
+    return turn.call.get("model") or turn.params["model"]
 
 
 def _call(request: TurnRequest) -> Json:

@@ -1,0 +1,18 @@
+"""`/v1/responses/{id}/trace`: why this answer."""
+
+import azure.functions as func
+
+from functions._edge import Call, edge, json_response
+from functions._http import Request, Response
+from shared.turns.follow import get_turn
+from shared.turns.trace import render_trace
+
+blueprint = func.Blueprint()
+
+
+@blueprint.route("v1/responses/{response_id}/trace", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+@edge
+async def retrieve_trace(request: Request, call: Call) -> Response:
+    """Deployment, tries and their reasons, timings, tokens, money, request charge, parts of the context."""
+    found = await get_turn(call.app, call.principal.owner, request.path_params["response_id"])
+    return json_response(render_trace(found.record))
