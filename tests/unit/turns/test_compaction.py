@@ -1,6 +1,6 @@
 """A conversation may outgrow the model's window; the turn before the call makes room."""
 
-from shared.errors import UpstreamError
+from shared.errors import InvalidRequest
 from shared.models.base import SUMMARY_INSTRUCTIONS, SUMMARY_MARKER, ModelRequest
 from shared.models.offline import OfflineModel
 from shared.models.scripted import ScriptedModel, says
@@ -69,7 +69,7 @@ async def test_the_summary_is_stored_on_the_turn_and_made_once(make_app: MakeApp
 
 async def test_a_summary_that_fails_costs_the_oldest_turns_and_not_the_answer(make_app: MakeApp) -> None:
     said = [says("x" * 400) for _ in range(4)]
-    model = ScriptedModel([*said, [UpstreamError("no")], says("still here")])
+    model = ScriptedModel([*said, [InvalidRequest("no")], says("still here")])
     app = make_app(model, **SMALL)
     conv = await conversation(app)
     for number in range(4):

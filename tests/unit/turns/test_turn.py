@@ -1,15 +1,15 @@
 """One turn, from acceptance to commit."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import pytest
 
 from shared.app import App
 from shared.conversations.service import list_items
-from shared.errors import Conflict, InvalidRequest, NotFound, RateLimited, Unprocessable
-from shared.models.base import Finished, ItemStarted, TextDelta, Usage
+from shared.errors import Conflict, InvalidRequest, NotFound, Unprocessable
+from shared.models.base import Finished, ItemStarted, ModelEvent, ModelRequest, TextDelta, Usage
 from shared.models.scripted import ScriptedModel, calls, says
 from shared.storage.base import STATE
 from shared.tools.registry import ServerTool, ToolRegistry
@@ -119,7 +119,7 @@ async def test_a_chain_forks_without_a_conversation(make_app: MakeApp) -> None:
 
 
 async def test_a_failed_turn_leaves_the_conversation_as_it_was(make_app: MakeApp) -> None:
-    app = make_app(ScriptedModel([[RateLimited("slow down", retry_after=1)], says("fine")]))
+    app = make_app(ScriptedModel([[InvalidRequest("no")], says("fine")]))
     conv = await conversation(app)
     failed = await ask(app, "first", conversation=conv)
     await ask(app, "again", conversation=conv)
@@ -127,8 +127,26 @@ async def test_a_failed_turn_leaves_the_conversation_as_it_was(make_app: MakeApp
     items, _ = await list_items(app, CALLER.owner, conv, after=None, order="asc", limit=10)
 
     assert failed.status == "failed"
-    assert failed.error == {"code": "rate_limit_exceeded", "message": "slow down"}
+    assert failed.error == {"code": "invalid_prompt", "message": "no"}
     assert [item["content"][0]["text"] for item in items] == ["again", "fine"]
+
+
+async def test_a_bug_in_a_model_ends_the_turn_and_is_not_told(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(Broken())
+    turn = await ask(app, "go")
+
+    assert turn.status == "failed"
+    assert turn.error == {"code": "server_error", "message": "The server had an error (ZeroDivisionError)."}
+    assert "turn.broke" in caplog.text
+
+
+class Broken(ScriptedModel):
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
+        del request
+        yield ItemStarted(0, "message")
+        raise ZeroDivisionError("secret detail")
 
 
 async def test_usage_is_settled_and_no_reservation_stays(make_app: MakeApp) -> None:

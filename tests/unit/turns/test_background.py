@@ -1,0 +1,150 @@
+"""Background turns: accepted at once, run by whoever gets the message, fair between owners, found again when lost."""
+
+import json
+from typing import Any
+
+import pytest
+
+from shared.app import App
+from shared.conversations.records import TurnRecord
+from shared.errors import InvalidRequest
+from shared.jobs.store_queue import StoreQueue
+from shared.models.offline import OfflineModel
+from shared.models.scripted import ScriptedModel, says
+from shared.principal import Principal
+from shared.storage.base import STATE, Upsert
+from shared.turns.begin import begin_turn
+from shared.turns.cancel import cancel_turn
+from shared.turns.follow import get_turn
+from shared.turns.prepare import TurnRequest
+from shared.turns.recovery import GRACE_SECONDS, recover
+from shared.turns.takeover import run_queued
+from shared.wire.responses import CreateResponse, refuse_unsupported
+from tests.unit.turns.asking import CALLER, begin, events, text_of
+from tests.unit.turns.conftest import MakeApp
+
+
+async def deliver(app: App, queue: str = "turns") -> str | None:
+    """What a queue trigger does: one message, its turn to the end; the turn's id."""
+    assert isinstance(app.queue, StoreQueue)
+    message = await app.queue.receive(queue)
+    if message is None:
+        return None
+    body = json.loads(message.body)
+    live = await run_queued(app, body["owner"], body["turn"])
+    if live is not None:
+        await live.finished()
+    await app.queue.complete(queue, message)
+    await app.live.drain(1.0)  # the message of the next in line
+    return body["turn"]
+
+
+async def send(app: App, owner: str, text: str, **fields: Any) -> TurnRecord:
+    create = CreateResponse.model_validate({"input": text, "background": True, **fields})
+    return (await begin_turn(app, Principal(owner=owner), TurnRequest(create=create))).record
+
+
+async def test_is_queued_and_then_completed_elsewhere(make_app: MakeApp) -> None:
+    here, there = make_app(ScriptedModel()), make_app(ScriptedModel([says("done")]))
+    turn = await send(here, "ada", "go")
+    assert turn.status == "queued"
+    await deliver(there)
+
+    stored = (await get_turn(here, "ada", turn.id)).record
+    assert (stored.status, text_of(stored), stored.attempt) == ("completed", "done", 1)
+
+
+async def test_its_stream_begins_queued(make_app: MakeApp) -> None:
+    app = make_app(ScriptedModel([says("done")]))
+    turn = await send(app, "ada", "go")
+    await deliver(app)
+    seen = await events(app, turn.id)
+
+    assert [event["type"] for event in seen[:3]] == ["response.created", "response.queued", "response.in_progress"]
+    assert [event["sequence_number"] for event in seen] == list(range(len(seen)))
+    assert seen[0]["response"]["status"] == "queued"
+
+
+async def test_a_message_that_comes_twice_runs_it_once(make_app: MakeApp) -> None:
+    model = ScriptedModel([says("done")])
+    app = make_app(model)
+    turn = await send(app, "ada", "go")
+    await app.queue.send("turns", {"owner": "ada", "turn": turn.id})
+    await deliver(app)
+    await deliver(app)
+
+    assert len(model.requests) == 1
+
+
+async def test_a_hundred_of_one_owner_do_not_starve_another_s_one(make_app: MakeApp) -> None:
+    app = make_app(OfflineModel(word_delay=0.0), COMPANION_BACKGROUND_SLOTS="4")
+    for number in range(100):
+        await send(app, "noisy", f"n{number}")
+    one = await send(app, "quiet", "please")
+
+    order = [await deliver(app) for _ in range(5)]
+    assert one.id in order
+
+
+async def test_those_who_wait_are_let_in_one_by_one(make_app: MakeApp) -> None:
+    app = make_app(OfflineModel(word_delay=0.0), COMPANION_BACKGROUND_SLOTS="2")
+    sent = [(await send(app, "ada", f"n{number}")).id for number in range(7)]
+    run = [id_ for _ in range(7) if (id_ := await deliver(app))]
+
+    assert sorted(run) == sorted(sent)
+    assert {(await get_turn(app, "ada", id_)).record.status for id_ in sent} == {"completed"}
+
+
+async def test_priority_goes_ahead_in_the_line(make_app: MakeApp) -> None:
+    app = make_app(OfflineModel(word_delay=0.0), COMPANION_BACKGROUND_SLOTS="1")
+    await send(app, "ada", "first")
+    await send(app, "ada", "second")
+    urgent = await send(app, "ada", "urgent", service_tier="priority")
+    await deliver(app)
+
+    assert await deliver(app) == urgent.id
+
+
+async def test_a_queued_turn_can_be_cancelled_and_frees_its_place(make_app: MakeApp) -> None:
+    app = make_app(OfflineModel(word_delay=0.0), COMPANION_BACKGROUND_SLOTS="1")
+    first = await send(app, "ada", "first")
+    second = await send(app, "ada", "second")
+    cancelled = await cancel_turn(app, "ada", first.id)
+    await app.live.drain(1.0)
+    run = [await deliver(app), await deliver(app)]
+
+    assert cancelled.status == "cancelled"
+    assert second.id in run
+    assert (await get_turn(app, "ada", first.id)).record.status == "cancelled"
+
+
+async def test_a_lost_message_is_found_again(make_app: MakeApp) -> None:
+    app = make_app(ScriptedModel([says("done")]))
+    turn = await send(app, "ada", "go")
+    assert isinstance(app.queue, StoreQueue)
+    lost = await app.queue.receive("turns")
+    assert lost is not None
+    await app.queue.complete("turns", lost)
+    stored = await app.store.read(STATE, "ada", turn.id)
+    assert stored is not None
+    overdue = {**stored.body, "due": app.clock.now() - GRACE_SECONDS - 1}
+    await app.store.batch(STATE, "ada", [Upsert(overdue)])
+
+    assert await recover(app) == 1
+    assert await deliver(app) == turn.id
+
+
+async def test_needs_to_be_stored() -> None:
+    with pytest.raises(InvalidRequest):
+        refuse_unsupported(CreateResponse(input="x", background=True, store=False))
+
+
+async def test_streams_while_another_host_runs_it(make_app: MakeApp) -> None:
+    here, there = make_app(ScriptedModel()), make_app(ScriptedModel([[*says("one ")[:2], 0.3, *says("two")[1:]]]))
+    live = await begin(here, "go", background=True, stream=True)
+    running = await run_queued(there, CALLER.owner, live.record.id)
+    assert running is not None
+    seen = [event async for batch in live.follow() for event in batch.events]
+
+    assert seen[-1]["type"] == "response.completed"
+    assert text_of(running.record) == "one two"
