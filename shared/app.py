@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field
 
 from shared.clock import Clock
+from shared.flags.base import Flags, NoFlags
 from shared.ids import Ids
 from shared.jobs.base import Queue
 from shared.models.base import Embedder
 from shared.models.router import Router
+from shared.prompts.library import PromptLibrary
 from shared.settings import Settings
 from shared.storage.base import BlobStore, Store
 from shared.tools.registry import ToolRegistry
@@ -54,6 +56,8 @@ class App:
     ids: Ids
     host: str
     """This process, among those that share the store."""
+    prompts: PromptLibrary = field(default_factory=PromptLibrary)
+    flags: Flags = field(default_factory=NoFlags)
     live: LiveTurns = field(default_factory=LiveTurns)
     reach: Reach = field(default_factory=Reach)
 
@@ -66,6 +70,7 @@ class App:
     async def close(self, seconds: float = 10.0) -> None:
         """Let running turns end for so long, then release every connection."""
         await self.live.drain(seconds)
+        await self.flags.close()
         await self.queue.close()
         await self.models.close()
         await self.embedder.close()

@@ -6,12 +6,13 @@ from typing import Any
 
 from shared.app import App
 from shared.clock import Clock, SystemClock
+from shared.flags.base import Flags, NoFlags
 from shared.ids import Ids, RandomIds
 from shared.jobs.base import Queue
 from shared.models.build import build_embedder, build_router
 from shared.models.operator import routes_reader
 from shared.models.shadow import shadow_keeper
-from shared.settings import Settings, StorageSettings
+from shared.settings import FlagSettings, Settings, StorageSettings
 from shared.storage.base import BlobStore, Store
 from shared.storage.large import LargeFieldStore
 from shared.tools.builtin.clock import current_time
@@ -34,6 +35,7 @@ def build_app(settings: Settings, **overrides: Any) -> App:
         ),
         "embedder": lambda: build_embedder(settings.model),
         "tools": lambda: _tools(clock),
+        "flags": lambda: _flags(settings.flags, clock),
         "host": lambda: f"{socket.gethostname()}-{ids.token()[:8]}",
     }
     blobs: BlobStore = overrides.setdefault("blobs", None) or _blobs(settings.storage)
@@ -74,6 +76,18 @@ def _queue(settings: StorageSettings, store: Store, clock: Clock, ids: Ids) -> Q
     from shared.jobs.store_queue import StoreQueue  # noqa: PLC0415
 
     return StoreQueue(store, clock, ids)
+
+
+def _flags(settings: FlagSettings, clock: Clock) -> Flags:
+    if settings.endpoint:
+        from shared.flags.app_config import AppConfigFlags  # noqa: PLC0415
+
+        return AppConfigFlags(settings.endpoint, clock, client_id=settings.client_id)
+    if settings.path:
+        from shared.flags.file import FileFlags  # noqa: PLC0415
+
+        return FileFlags(settings.path, clock)
+    return NoFlags()
 
 
 def _tools(clock: Clock) -> ToolRegistry:

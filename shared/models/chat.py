@@ -22,6 +22,7 @@ from shared.models.base import (
 )
 from shared.models.gathering import Gathering
 from shared.models.transport import CUT, UNREADABLE, payload_error
+from shared.safety.untrusted import mark
 
 PATH = "/chat/completions"
 
@@ -286,7 +287,9 @@ def mcp_call_output(item: Json) -> tuple[str, str]:
     if error:
         return call_id, error if isinstance(error, str) else orjson.dumps(error).decode()
     output: str | None = item.get("output")
-    return call_id, "The outcome of this call is unknown." if output is None else output
+    if output is None:
+        return call_id, "The outcome of this call is unknown."
+    return call_id, mark(output, source=item["name"], key=item["id"])
 
 
 def _user_content(content: str | list[Json]) -> str | list[Json]:

@@ -35,8 +35,9 @@ FAR_BACK = 400
 
 async def compact_first(run: Run, context: Context, request: ModelRequest) -> None:
     """Summarise what is too old, remember it on the turn, then answer."""
+    before = request.items[: len(request.items) - len(context.items)]
     context = await compacted(run, context)
-    await run.loop(replace(request, items=[*context.items, *run.output.items]))
+    await run.loop(replace(request, items=[*before, *context.items, *run.output.items]))
 
 
 async def remember_summary(run: Run, context: Context) -> Context:

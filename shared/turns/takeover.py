@@ -21,7 +21,7 @@ from shared.turns.ledger import Ledger
 from shared.turns.live import LiveTurn
 from shared.turns.loop import run_tool, unknown_outcome
 from shared.turns.output import FIRST_SEQUENCE, Output
-from shared.turns.prepare import context_budget, model_request, path_to
+from shared.turns.prepare import context_budget, model_of, model_request, path_to
 from shared.turns.replay import opening
 from shared.turns.run import Run, estimated_usage, new_journal, usage_body
 from shared.wire.responses import render_response
@@ -193,7 +193,7 @@ async def _resume(run: Run, claimed: Claimed) -> None:
         if output.items[-1].get("status") == "incomplete":
             run.result.incomplete = "max_output_tokens"
         return
-    model = await app.models.resolve(turn.params["model"])
+    model = await app.models.resolve(model_of(turn))
     own = [item for item in output.items if item["id"] not in turn.torn]
     await run.loop(model_request(app, turn, model, [*context.items, *own]))
 
@@ -231,7 +231,7 @@ async def context_of(app: App, owner: str, turn: TurnRecord) -> Context:
     """What the model was shown before this turn's own output: history along the branch, then the input."""
     parent = await find_turn(app.store, owner, turn.parent) if turn.parent else None
     path = await path_to(app, owner, parent.record) if parent else []
-    window = (await app.models.route(await app.models.resolve(turn.params["model"]))).window
+    window = (await app.models.route(await app.models.resolve(model_of(turn)))).window
     budget = context_budget(app, window, turn.params["max_output_tokens"])
     if turn.summary is not None:  # made before the host stopped: what it covers is not read again
         kept = list(takewhile(lambda past: turn.summary is not None and past.id != turn.summary.upto, path))
