@@ -8,8 +8,9 @@ from shared.conversations.records import TurnRecord
 from shared.conversations.repository import FoundTurn, find_turn
 from shared.errors import NotFound, UpstreamError
 from shared.turns.events import Batch
-from shared.turns.journal import Tail, read_entry, read_tail
+from shared.turns.journal import Entry, read_entry, read_tail
 from shared.turns.live import LiveTurn
+from shared.turns.output import FIRST_SEQUENCE
 from shared.turns.replay import ending, middle, opening
 from shared.turns.takeover import take_over
 
@@ -17,6 +18,10 @@ POLL_SECONDS = 0.1
 """How often a follower on another host looks for the next batch."""
 RECORD_EVERY = 5
 """Polls without a new batch before the record itself is looked at: it may have ended another way."""
+LAG_SECONDS = 3.0
+"""How far behind its writer a replica of the journal may be: a record can be read as final before all its batches."""
+RECENT_SECONDS = 60.0
+"""How long after a turn's end its journal may still be on the way."""
 
 
 async def get_turn(app: App, owner: str, response_id: str) -> FoundTurn:
@@ -66,71 +71,91 @@ async def _follow_stored(app: App, owner: str, turn: TurnRecord, after: int) -> 
     if first is not None:
         yield first
         after = first.last
-    tail = await read_tail(app.store, turn.id)
-    if turn.is_final and not tail.is_whole:
-        whole = middle(turn)
-        for batch in (whole, ending(turn, number=whole.last + 1 if whole else None)):
-            rest = batch.behind(after) if batch is not None else None
-            if rest is not None:
-                yield rest
-        return
-    for entry in tail.entries:
-        rest = entry.batch.behind(after)
-        if rest is not None:
-            yield rest
-            after = rest.last
-    reader = _Reader(app, owner, turn, tail, after)
+    reader = _Reader(app, owner, turn, after)
     if not turn.is_final:
-        async for batch in reader.rest():
+        async for batch in reader.until_final():
             yield batch
     if reader.turn.is_final:
-        last = ending(reader.turn).behind(reader.after)
-        if last is not None:
-            yield last
+        async for batch in reader.to_the_end():
+            yield batch
 
 
 class _Reader:
     """Follows a journal that another host writes, and takes the turn over when that host falls silent."""
 
-    def __init__(self, app: App, owner: str, turn: TurnRecord, tail: Tail, after: int) -> None:
+    def __init__(self, app: App, owner: str, turn: TurnRecord, after: int) -> None:
         self._app = app
         self._owner = owner
         self.turn = turn
-        """As last read; final when `rest` has ended, unless it was deleted."""
+        """As last read; final when `until_final` has ended, unless it was deleted."""
         self.after = after
-        self._number = tail.number
-        self._until = max(turn.due or 0.0, tail.until)
-        self._is_whole = tail.outcome is not None
+        self._number = 0
+        self._until = turn.due or 0.0
+        self._is_whole = False
 
-    async def rest(self) -> AsyncGenerator[Batch]:
+    async def until_final(self) -> AsyncGenerator[Batch]:
+        async for batch in self._catch_up():
+            yield batch
         idle = 0
         while True:
-            batch = None if self._is_whole else await self._next()
-            if batch is not None:
+            entry = None if self._is_whole else await read_entry(self._app.store, self.turn.id, self._number + 1)
+            if entry is not None:
                 idle = 0
-                if not batch.is_empty:
+                batch = self._take(entry)
+                if batch is not None:
                     yield batch
                 continue
             idle += 1
             is_silent = self._app.clock.now() > self._until
             if self._is_whole or is_silent or idle % RECORD_EVERY == 0:
-                if not await self._look():
+                if not await self._look() or self.turn.is_final:
                     return
-                if self.turn.is_final:
-                    break
                 live = await take_over(self._app, self._owner, self.turn.id) if is_silent else None
                 if live is not None:
                     async for batch in live.follow(self.after):
-                        yield batch
                         self.after = batch.last
+                        yield batch
+                    # Had another host taken it from this one, the journal goes on where `_number` still stands.
                     self._is_whole = False
                     if not await self._look() or self.turn.is_final:
                         return
-                    self._number = (await read_tail(self._app.store, self.turn.id)).number
             await self._app.clock.sleep(POLL_SECONDS)
-        while (batch := await self._next()) is not None:
-            if not batch.is_empty:
+
+    async def to_the_end(self) -> AsyncGenerator[Batch]:
+        """Of a final turn: what is left of its journal, or of its items when there is none; then the terminal event."""
+        number = FIRST_SEQUENCE if self.turn.next_sequence is None else self.turn.next_sequence
+        if self.after >= number:
+            return
+        if self.turn.is_journalled:
+            deadline = self._app.clock.now() + self._patience()
+            async for batch in self._catch_up():
                 yield batch
+            while self.after < number - 1 and self._app.clock.now() < deadline:
+                await self._app.clock.sleep(POLL_SECONDS)
+                async for batch in self._catch_up():
+                    yield batch
+        if self.after < number - 1:
+            whole = middle(self.turn)
+            rest = whole.behind(self.after) if whole is not None else None
+            if rest is not None:
+                yield rest
+            number = whole.last + 1 if whole is not None else FIRST_SEQUENCE
+        last = ending(self.turn, number=number).behind(self.after)
+        if last is not None:
+            yield last
+
+    def _patience(self) -> float:
+        """Seconds to wait for batches that a replica may not show yet; an old turn's have expired or been deleted."""
+        age = self._app.clock.now() - (self.turn.completed_at or 0.0)
+        return LAG_SECONDS if age < RECENT_SECONDS else 0.0
+
+    async def _catch_up(self) -> AsyncGenerator[Batch]:
+        """What the journal holds beyond what was read of it, in one go."""
+        for entry in (await read_tail(self._app.store, self.turn.id)).entries:
+            if entry.number > self._number:
+                batch = self._take(entry)
+                if batch is not None:
+                    yield batch
 
     async def _look(self) -> bool:
         """Read the record again; False when it is gone."""
@@ -141,18 +166,14 @@ class _Reader:
         self._until = max(self._until, self.turn.due or 0.0)
         return True
 
-    async def _next(self) -> Batch | None:
-        """What was appended next, as far as it is new; None when nothing was."""
-        entry = await read_entry(self._app.store, self.turn.id, self._number + 1)
-        if entry is None:
-            return None
+    def _take(self, entry: Entry) -> Batch | None:
+        """Of the next entry, what was not shown yet; None when that is nothing."""
         self._number = entry.number
         self._until = max(self._until, entry.until)
         self._is_whole = entry.outcome is not None
         rest = entry.batch.behind(self.after)
-        if rest is None:
-            return Batch(0, -1, data=b"")
-        self.after = rest.last
+        if rest is not None:
+            self.after = rest.last
         return rest
 
 

@@ -56,12 +56,6 @@ class Tail:
         return self.entries[-1].until if self.entries else 0.0
 
     @property
-    def is_whole(self) -> bool:
-        """Whether it begins at the beginning: not when it was never written, or its head has expired."""
-        first = next((entry for entry in self.entries if not entry.batch.is_empty), None)
-        return first is not None and self.entries[0].number == 1
-
-    @property
     def outcome(self) -> Document | None:
         return next((entry.outcome for entry in self.entries if entry.outcome is not None), None)
 

@@ -30,3 +30,10 @@ def test_a_response_that_was_half_deleted_can_be_deleted_again() -> None:
     for number in range(1, 9):
         assert not run_flow(FLOWS["delete"], A=("store.erase after", 1), B=number).violations
         assert not run_flow(FLOWS["delete"], A=("store.erase before", 1), B=number).violations
+
+
+def test_a_stream_is_whole_when_a_turn_was_taken_twice_before_its_end() -> None:
+    """The follower had taken the turn over, lost it to a canceller, and skipped what that one had appended."""
+    outcome = run_flow(FLOWS["cancel, canceller dies"], A=("store.batch after", 3), B=("model.TextDelta after", 1))
+
+    assert not outcome.violations
