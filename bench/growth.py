@@ -19,7 +19,7 @@ from shared.storage.base import STATE, Create, Upsert
 from shared.telemetry import tallied
 from shared.turns.begin import begin_turn
 from shared.turns.context import estimate_tokens
-from shared.turns.follow import finished
+from shared.turns.follow import finished, follow_live
 from shared.turns.prepare import TurnRequest
 from shared.wire.responses import CreateResponse
 
@@ -49,6 +49,24 @@ async def growth(depths: tuple[int, ...] = DEPTHS, repeats: int = 15) -> list[Co
     conversation = (await create_conversation(app, CALLER.owner, metadata={}, items=None)).id
     try:
         return [await _at(app, conversation, depth, repeats) for depth in depths]
+    finally:
+        await app.close()
+
+
+async def ten_second_answer() -> Cost:
+    """A plain stored turn outside a conversation whose answer takes ten seconds: what its journal adds."""
+    words = 200
+    settings = Settings.read({"COMPANION_DATA": tempfile.mkdtemp(), "COMPANION_TITLES": "off"})
+    app = build_app(settings, models=Router.over(OfflineModel(word_delay=10 / words)))
+    try:
+        began = time.process_time()
+        with tallied() as tally:
+            create = CreateResponse.model_validate({"input": f"write {words} words", "model": "companion"})
+            live = await begin_turn(app, CALLER, TurnRequest(create=create))
+            async for _ in follow_live(app, CALLER.owner, live):
+                pass
+        taken = (time.process_time() - began) * 1000
+        return Cost(depth=1, milliseconds=round(taken, 2), operations=tally.operations, charge=round(tally.charge, 1))
     finally:
         await app.close()
 

@@ -1,10 +1,9 @@
-"""The client side: bare asyncio streams over loopback, so that what is measured is the server.
+"""The client side: bare asyncio protocols over loopback, so that what is measured is the server.
 
-Every request is bounded in time; a stream that does not end counts as failed.
+Every request is bounded in time; one that does not end as it should counts as unfinished.
 """
 
 import asyncio
-import re
 import time
 from dataclasses import dataclass, field
 
@@ -12,7 +11,8 @@ import orjson
 
 LIMIT = 60.0
 """Seconds one request may take."""
-_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
+APART = 0.002
+"""Seconds between the starts of streams that run together."""
 
 
 @dataclass(slots=True)
@@ -24,8 +24,8 @@ class Sample:
     total: float = 0.0
     bytes: int = 0
     is_whole: bool = False
-    gaps: list[float] = field(default_factory=list[float])
-    """Between pieces that arrived, after the first."""
+    delays: list[float] = field(default_factory=list[float])
+    """Of each token behind its own time, where the model paces them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,67 +36,104 @@ class Target:
     port: int
     path: str
     body: dict[str, object]
-    token: bytes = b"token"
+    token: bytes = b'"content":"token'
     """What tells that text has arrived."""
     end: bytes = b"[DONE]"
-    headers: dict[str, str] = field(default_factory=dict[str, str])
+    """What a stream that ended well ends with."""
+    whole: bytes = b'"token token'
+    """What a plain body that is right contains."""
+    model: str = ""
+    """Asked for instead of one that is named for its tokens and pace."""
 
 
-async def ask(target: Target, *, model: str, stream: bool) -> Sample:
+class _Client(asyncio.Protocol):
     """One request on a connection of its own."""
+
+    def __init__(self, target: Target, request: bytes, *, stream: bool, tokens: int, pace: float) -> None:
+        self._target, self._request, self._stream = target, request, stream
+        self._tokens, self._pace, self._seen = tokens, pace, 0
+        self._tail = b""
+        self._is_ok = False
+        self.sample = Sample()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._began = self._last = time.perf_counter()
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        now = self._last = time.perf_counter()
+        sample = self.sample
+        if not sample.bytes:
+            self._is_ok = data.startswith(b"HTTP/1.1 200")
+        sample.bytes += len(data)
+        text = self._tail + data
+        if not self._stream:
+            self._tail = text
+            return
+        if not sample.first and self._target.token in text:
+            sample.first = now - self._began
+        if self._pace and sample.first:
+            self._count(data, now - self._began)
+        self._tail = text[-512:]
+
+    def _count(self, data: bytes, since: float) -> None:
+        """A token cut in two by the network is counted with the next; the text is told again at the end."""
+        news = min(data.count(b"token "), self._tokens - self._seen)
+        self.sample.delays += [since - place * self._pace for place in range(self._seen, self._seen + news)]
+        self._seen += news
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        sample = self.sample
+        sample.total = self._last - self._began
+        sample.is_whole = self._is_ok and (self._target.end if self._stream else self._target.whole) in self._tail
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+async def ask(target: Target, *, tokens: int, pace_ms: int = 0, stream: bool = True) -> Sample:
+    """One request for so many tokens, one each `pace_ms` (0: all at once)."""
+    model = target.model or (f"t{tokens}p{pace_ms}" if pace_ms else f"t{tokens}")
+    body = orjson.dumps({**target.body, "model": model, "stream": stream})
+    head = (
+        f"POST {target.path} HTTP/1.1\r\nhost: 127.0.0.1:{target.port}\r\nauthorization: Bearer bench\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    client = _Client(target, head.encode() + body, stream=stream, tokens=tokens, pace=pace_ms / 1000)
     try:
         async with asyncio.timeout(LIMIT):
-            return await _ask(target, model=model, stream=stream)
-    except (TimeoutError, OSError, asyncio.IncompleteReadError):
+            await asyncio.get_running_loop().create_connection(lambda: client, "127.0.0.1", target.port)
+            await client.done
+    except (TimeoutError, OSError):
         return Sample()
-
-
-async def _ask(target: Target, *, model: str, stream: bool) -> Sample:
-    body = orjson.dumps({**target.body, "model": model, "stream": stream})
-    head = f"POST {target.path} HTTP/1.1\r\nhost: 127.0.0.1:{target.port}\r\nauthorization: Bearer bench\r\n"
-    head += "".join(f"{name}: {value}\r\n" for name, value in target.headers.items())
-    head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
-    sample = Sample()
-    try:
-        began = last = time.perf_counter()
-        writer.write(head.encode() + body)
-        tail, is_ok = b"", False
-        while piece := await reader.read(65536):
-            now = time.perf_counter()
-            is_ok = is_ok or piece.startswith(b"HTTP/1.1 200")
-            sample.bytes += len(piece)
-            if not sample.first and target.token in tail + piece:
-                sample.first = now - began
-            elif sample.first:
-                sample.gaps.append(now - last)
-            last = now
-            tail = (tail + piece)[-512:]
-        sample.total = last - began
-        sample.is_whole = is_ok and (target.end in tail if stream else True)
     finally:
-        writer.close()
-    return sample
+        if hasattr(client, "transport"):
+            client.transport.abort()
+    return client.sample
 
 
-async def together(target: Target, *, model: str, count: int) -> list[Sample]:
+async def together(target: Target, *, count: int, tokens: int, pace_ms: int = 0) -> list[Sample]:
     """So many streams at once, started within a moment."""
 
     async def one(place: int) -> Sample:
-        await asyncio.sleep(place * 0.002)
-        return await ask(target, model=model, stream=True)
+        await asyncio.sleep(place * APART)
+        return await ask(target, tokens=tokens, pace_ms=pace_ms)
 
     return await asyncio.gather(*(one(place) for place in range(count)))
 
 
-async def in_turn(target: Target, *, model: str, count: int, at_once: int) -> list[Sample]:
-    """Whole answers, so many workers one after the other."""
+async def in_turn(
+    target: Target, *, count: int, at_once: int, tokens: int, pace_ms: int = 0, stream: bool = False
+) -> list[Sample]:
+    """So many answers, by workers that ask one after the other."""
     left = iter(range(count))
     samples: list[Sample] = []
 
     async def worker() -> None:
         for _ in left:
-            samples.append(await ask(target, model=model, stream=False))
+            samples.append(await ask(target, tokens=tokens, pace_ms=pace_ms, stream=stream))
 
     await asyncio.gather(*(worker() for _ in range(at_once)))
     return samples

@@ -13,10 +13,15 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).parent.parent
-_TICK = os.sysconf("SC_CLK_TCK")
 SERVER_CORE, LOAD_CORE = 0, min(1, (os.cpu_count() or 1) - 1)
+
+
+def pin(core: int) -> None:
+    """This process and what it starts from now on: on one core."""
+    os.sched_setaffinity(0, {core})
 
 
 def free_port() -> int:
@@ -52,8 +57,7 @@ class Server:
 
 
 def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICK
+    return time.clock_gettime((~pid << 3) | 2)  # the clock of that process, in nanoseconds, not in ticks
 
 
 def _resident(pid: int) -> int:
@@ -74,7 +78,7 @@ async def serving(
         cwd=ROOT,
         stdout=log,
         stderr=subprocess.STDOUT,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509
+        preexec_fn=lambda: pin(core),  # noqa: PLW1509
     )
     try:
         await _listening(process, port, patience, data / "log")
@@ -94,7 +98,7 @@ async def _listening(process: subprocess.Popen[bytes], port: int, patience: floa
     until = time.monotonic() + patience
     while time.monotonic() < until:
         if process.poll() is not None:
-            sys.exit(f"a server under test did not start:\n{log.read_text()[-2000:]}")
+            _fail("start", log)
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
@@ -102,4 +106,8 @@ async def _listening(process: subprocess.Popen[bytes], port: int, patience: floa
         else:
             writer.close()
             return
-    sys.exit(f"a server under test did not listen within {patience} s:\n{log.read_text()[-2000:]}")
+    _fail(f"listen within {patience} s", log)
+
+
+def _fail(what: str, log: Path) -> NoReturn:
+    sys.exit(f"a server under test did not {what}:\n{log.read_text()[-2000:]}")
