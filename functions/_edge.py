@@ -7,22 +7,25 @@ async def create_response(request: Request, call: Call) -> Response:
     ...
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args, overload
 
 import orjson
 
-from functions._errors import error_response, new_request_id
+from functions._errors import RequestTimeout, error_response, new_request_id
 from functions._http import Request, Response
-from shared.errors import InvalidRequest, PayloadTooLarge
-from shared.identity import identify
+from functions._operations import remember_public
+from shared.errors import InvalidRequest, PayloadTooLarge, PermissionDenied
+from shared.identity.service import authenticate
 from shared.principal import Principal
-from shared.settings import Settings
+from shared.settings import HttpSettings, Settings
+from shared.wire.responses import Includable
 
 if TYPE_CHECKING:
     from shared.app import App
@@ -40,6 +43,16 @@ _SECURITY = [
 BODY = "companion.body"
 """Where the scope keeps the JSON that was read."""
 _MAX_DEPTH = 100
+_MAX_NODES = 200_000
+"""Objects and arrays in one body: a few megabytes of brackets must not cost minutes."""
+BODY_SECONDS = 60.0
+"""How long a client may take to send a body."""
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_EXPOSED = (
+    b"x-request-id,retry-after,retry-after-ms,x-should-retry,openai-processing-ms,"
+    b"x-ratelimit-limit-requests,x-ratelimit-remaining-requests,x-ratelimit-reset-requests,"
+    b"x-ratelimit-limit-tokens,x-ratelimit-remaining-tokens,x-ratelimit-reset-tokens"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +72,31 @@ type Function = Callable[[Request], Coroutine[Any, Any, Response]]
 @overload
 def edge(handler: Handler, /) -> Function: ...
 @overload
-def edge(*, public: bool = False) -> Callable[[Handler], Function]: ...
-def edge(handler: Handler | None = None, /, *, public: bool = False) -> Function | Callable[[Handler], Function]:
+def edge(*, public: bool = False, scope: str | None = None) -> Callable[[Handler], Function]: ...
+def edge(
+    handler: Handler | None = None, /, *, public: bool = False, scope: str | None = None
+) -> Function | Callable[[Handler], Function]:
     """Make a handler a function that the runtime can index: request id, principal, error body, headers.
 
-    `public` edges ask nobody who they are and get `ANYONE` as principal.
+    `public` edges ask nobody who they are and get `ANYONE` as principal. The others ask for a credential that may do
+    this: `scope`, or else `read` for a GET and `chat` for the rest.
     """
     if handler is None:
-        return partial(_function, public=public)
-    return _function(handler, public=public)
+        return partial(_function, public=public, scope=scope)
+    return _function(handler, public=public, scope=scope)
 
 
-def _function(handler: Handler, *, public: bool) -> Function:
+def _function(handler: Handler, *, public: bool, scope: str | None) -> Function:
     async def run(req: Request) -> Response:
         began = time.perf_counter()
         request_id = new_request_id()
+        cors: list[tuple[bytes, bytes]] = []
         try:
             app = current_app()
-            principal = ANYONE if public else identify(app.settings.caller, req.headers)
+            cors = cors_headers(app.settings.http, req)
+            principal = ANYONE if public else await authenticate(app, req.headers)
+            if not public:
+                _require(principal, scope or ("read" if req.method in _READING else "chat"))
             response = await handler(req, Call(app, principal, request_id))
             response.raw_headers.append((b"x-request-id", request_id.encode()))
         except Exception as exc:
@@ -87,15 +107,39 @@ def _function(handler: Handler, *, public: bool) -> Function:
             (b"openai-version", b"2020-10-01"),
             (b"openai-processing-ms", b"%d" % elapsed),
             *_SECURITY,
+            *cors,
         ]
+        if not any(name == b"cache-control" for name, _ in response.raw_headers):
+            response.raw_headers.append((b"cache-control", b"no-store"))
         return response
 
+    if public:
+        remember_public(handler.__name__)
     # Not functools.wraps: the runtime would follow __wrapped__ and ask for a binding named `call`.
     run.__name__ = handler.__name__
     run.__qualname__ = handler.__qualname__
     run.__module__ = handler.__module__
     run.__doc__ = handler.__doc__
     return run
+
+
+def _require(principal: Principal, scope: str) -> None:
+    if not principal.may(scope):
+        raise PermissionDenied(f"This credential lacks the scope {scope!r}.", code="insufficient_scope")
+
+
+def cors_headers(settings: HttpSettings, request: Request) -> list[tuple[bytes, bytes]]:
+    """For a page of an origin on the allow-list; credentials are never sent along by the browser itself."""
+    if not settings.cors_origins:
+        return []
+    headers = [(b"vary", b"origin")]
+    origin = request.headers.get("origin")
+    if origin in settings.cors_origins:
+        headers += [
+            (b"access-control-allow-origin", origin.encode()),
+            (b"access-control-expose-headers", _EXPOSED),
+        ]
+    return headers
 
 
 # the app
@@ -159,7 +203,16 @@ async def read_body(request: Request, limit: int) -> bytes:
 
     Raises:
         PayloadTooLarge: more than `limit` bytes.
+        RequestTimeout: the client sends too slowly.
     """
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _read_body(request, limit)
+    except TimeoutError:
+        raise RequestTimeout(f"The request body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
     too_large = PayloadTooLarge(f"The request body is larger than {limit} bytes.")
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
@@ -183,7 +236,10 @@ def _object(raw: bytes) -> dict[str, Any]:
         raise InvalidRequest(f"The request body is not valid JSON: {exc}.", code="invalid_json") from None
     if not isinstance(data, dict):
         raise InvalidRequest("The request body must be a JSON object.", code="invalid_json")
-    if raw.count(b"{") + raw.count(b"[") > _MAX_DEPTH and _is_deeper(data, _MAX_DEPTH):
+    nodes = raw.count(b"{") + raw.count(b"[")
+    if nodes > _MAX_NODES:
+        raise InvalidRequest(f"The request body has more than {_MAX_NODES} objects and arrays.", code="invalid_json")
+    if nodes > _MAX_DEPTH and _is_deeper(data, _MAX_DEPTH):
         raise InvalidRequest(f"The request body is nested more than {_MAX_DEPTH} levels deep.", code="invalid_json")
     return cast(dict[str, Any], data)
 
@@ -237,7 +293,15 @@ def order_param(request: Request, *, default: Literal["asc", "desc"] = "desc") -
 
 def include_param(request: Request) -> list[str]:
     """`include[]=a&include[]=b`, as the official clients send it, or plain `include=a`."""
-    return [*request.query_params.getlist("include[]"), *request.query_params.getlist("include")]
+    asked = [*request.query_params.getlist("include[]"), *request.query_params.getlist("include")]
+    known = get_args(Includable)
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        supported = ", ".join(repr(name) for name in known)
+        raise InvalidRequest(
+            f"Invalid value: {unknown[0]!r}. Supported values are: {supported}.", param="include", code="invalid_value"
+        )
+    return asked
 
 
 def starting_after_param(request: Request) -> int | None:

@@ -27,6 +27,14 @@ class MethodNotAllowed(AssistantError):
     default_code = "method_not_allowed"
 
 
+class RequestTimeout(AssistantError):
+    """The client took too long to send its request."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    type = "invalid_request_error"
+    default_code = "request_timeout"
+
+
 class Restarting(AssistantError):
     """This process ends; another one has the rest."""
 

@@ -18,10 +18,15 @@ _NAME = "not_found"
 _METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
+    """A function with an address."""
+
     template: Template
     methods: frozenset[str]
+    name: str
+    doc: str | None
+    module: str
 
 
 class RoutedApp(func.FunctionApp):
@@ -37,13 +42,28 @@ class RoutedApp(func.FunctionApp):
 _routes: list[Route] = []
 
 
+def known_routes() -> tuple[Route, ...]:
+    """Every route of this app but the one below; empty before the app is indexed."""
+    return tuple(_routes)
+
+
 def _routes_of(functions: Sequence[Any]) -> list[Route]:
-    triggers = [function.get_trigger() for function in functions if function.get_function_name() != _NAME]
     return [
-        Route(Template.parse(trigger.route), frozenset(str(method) for method in trigger.methods or _METHODS))
-        for trigger in triggers
-        if getattr(trigger, "route", None) is not None
+        _route(function)
+        for function in functions
+        if function.get_function_name() != _NAME and getattr(function.get_trigger(), "route", None) is not None
     ]
+
+
+def _route(function: Any) -> Route:
+    trigger, run = function.get_trigger(), function.get_user_function()
+    return Route(
+        template=Template.parse(trigger.route),
+        methods=frozenset(str(method) for method in trigger.methods or _METHODS),
+        name=function.get_function_name(),
+        doc=run.__doc__,
+        module=run.__module__,
+    )
 
 
 @blueprint.route("{*path}", methods=_METHODS)
@@ -53,7 +73,18 @@ async def not_found(request: Request, call: Call) -> Response:
     path = str(request.path_params.get("path") or "")
     method = request.method
     allowed = {each for route in _routes if route.template.match(f"/{path}") is not None for each in route.methods}
+    if method == "OPTIONS" and allowed and request.headers.get("origin") in call.app.settings.http.cors_origins:
+        return Response(status_code=204, headers=_preflight(allowed))
     if allowed:
         headers = {"allow": ", ".join(sorted(allowed))}
         raise MethodNotAllowed(f"Method {method} is not allowed for /{path}.", headers=headers)
     raise NotFound(f"Invalid URL ({method} /{path})", code="unknown_url")
+
+
+def _preflight(allowed: set[str]) -> dict[str, str]:
+    """What a page of an allowed origin may send; the edge adds the origin itself."""
+    return {
+        "access-control-allow-methods": ", ".join(sorted(allowed)),
+        "access-control-allow-headers": "*, authorization, content-type, idempotency-key",
+        "access-control-max-age": "600",
+    }

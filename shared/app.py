@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from shared.clock import Clock
 from shared.flags.base import Flags, NoFlags
+from shared.identity.oidc import Oidc
 from shared.ids import Ids
 from shared.jobs.base import Queue
 from shared.models.base import Embedder
@@ -54,6 +55,7 @@ class App:
     queue: Queue
     clock: Clock
     ids: Ids
+    oidc: Oidc
     host: str
     """This process, among those that share the store."""
     prompts: PromptLibrary = field(default_factory=PromptLibrary)

@@ -7,6 +7,7 @@ from typing import Any
 from shared.app import App
 from shared.clock import Clock, SystemClock
 from shared.flags.base import Flags, NoFlags
+from shared.identity.oidc import Oidc
 from shared.ids import Ids, RandomIds
 from shared.jobs.base import Queue
 from shared.models.build import build_embedder, build_router
@@ -36,6 +37,7 @@ def build_app(settings: Settings, **overrides: Any) -> App:
         "embedder": lambda: build_embedder(settings.model),
         "tools": lambda: _tools(clock),
         "flags": lambda: _flags(settings.flags, clock),
+        "oidc": lambda: Oidc(settings.caller, clock),
         "host": lambda: f"{socket.gethostname()}-{ids.token()[:8]}",
     }
     blobs: BlobStore = overrides.setdefault("blobs", None) or _blobs(settings.storage)

@@ -6,6 +6,7 @@ AssistantError                carries status, type, code, param; edges render Op
   Conflict 409                Unprocessable 422
   RateLimited 429             QuotaExceeded 429
   UpstreamError 502           ModelUnavailable 503     StorageUnavailable 503     ModelTimeout 504
+  IdentityUnavailable 503
 
 Anything else that reaches an edge is a bug: 500 with a request id and no detail.
 """
@@ -130,3 +131,10 @@ class ModelTimeout(AssistantError):
 class StorageUnavailable(AssistantError):
     status = 503
     default_code = "storage_unavailable"
+
+
+class IdentityUnavailable(AssistantError):
+    """The keys that sign-in tokens are checked with cannot be had."""
+
+    status = 503
+    default_code = "identity_unavailable"

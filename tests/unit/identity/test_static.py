@@ -1,7 +1,7 @@
 import pytest
 
 from shared.errors import PermissionDenied, Unauthenticated
-from shared.identity import identify
+from shared.identity.static import identify
 from shared.settings import CallerSettings, Settings
 
 

@@ -1,4 +1,4 @@
-"""Who a request comes from: the one place that decides."""
+"""Callers known without asking anybody: by the operator's static keys, or because they sit at this machine."""
 
 import hashlib
 import hmac
@@ -23,14 +23,14 @@ def identify(settings: CallerSettings, headers: Mapping[str, str]) -> Principal:
         PermissionDenied: the local owner's browser, but led here by another site.
     """
     if settings.api_keys:
-        return _by_static_key(settings, _bearer(headers))
+        return _by_static_key(settings, bearer(headers))
     if settings.local_owner:
         _require_same_machine(headers)
-        return Principal(owner=settings.local_owner)
+        return Principal(owner=settings.local_owner, plan="local")
     raise Unauthenticated("No way to sign in is set up here; see COMPANION_API_KEYS.")
 
 
-def _bearer(headers: Mapping[str, str]) -> str:
+def bearer(headers: Mapping[str, str]) -> str:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthenticated(
@@ -47,8 +47,8 @@ def _by_static_key(settings: CallerSettings, key: str) -> Principal:
         if hmac.compare_digest(known, digest):
             owner = known_owner
     if owner is None:
-        raise Unauthenticated(f"Incorrect API key provided: {_masked(key)}.")
-    return Principal(owner=owner)
+        raise Unauthenticated(f"Incorrect API key provided: {masked(key)}.")
+    return Principal(owner=owner, plan="static")
 
 
 @lru_cache(maxsize=4)
@@ -56,7 +56,7 @@ def _digests(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[bytes, str], ...
     return tuple((hashlib.sha256(key.encode()).digest(), owner) for key, owner in pairs)
 
 
-def _masked(key: str) -> str:
+def masked(key: str) -> str:
     """Enough to recognise one's own key by, as OpenAI shows it."""
     return f"{key[:3]}{'*' * 8}{key[-4:]}" if len(key) >= 12 else "*" * 8
 
