@@ -285,7 +285,8 @@ def mcp_call_output(item: Json) -> tuple[str, str]:
     call_id = f"call_{item['id'].removeprefix('mcp_')}"
     error = item.get("error")
     if error:
-        return call_id, error if isinstance(error, str) else orjson.dumps(error).decode()
+        text = error if isinstance(error, str) else orjson.dumps(error).decode()
+        return call_id, mark(text, source=item["name"], key=item["id"])
     output: str | None = item.get("output")
     if output is None:
         return call_id, "The outcome of this call is unknown."

@@ -22,6 +22,7 @@ from shared.models.base import (
     Usage,
 )
 from shared.models.chat import ChatReader, amend_chat_body, chat_body, chat_messages, chat_usage
+from shared.safety.untrusted import mark
 
 IMAGE = "data:image/png;base64,AAAA"
 THOUGHT: Json = {"type": "reasoning", "id": "rs_1", "summary": []}
@@ -116,14 +117,14 @@ class TestMessages:
                 [{"type": "mcp_call", "id": "mcp_7", "name": "find", "arguments": "{}", "output": "found"}],
                 [
                     {"role": "assistant", "content": None, "tool_calls": [tool_call("call_7", "find")]},
-                    {"role": "tool", "tool_call_id": "call_7", "content": "found"},
+                    {"role": "tool", "tool_call_id": "call_7", "content": mark("found", source="find", key="mcp_7")},
                 ],
             ),
             (
                 [{"type": "mcp_call", "id": "mcp_7", "name": "find", "arguments": "", "output": None, "error": "away"}],
                 [
                     {"role": "assistant", "content": None, "tool_calls": [tool_call("call_7", "find")]},
-                    {"role": "tool", "tool_call_id": "call_7", "content": "away"},
+                    {"role": "tool", "tool_call_id": "call_7", "content": mark("away", source="find", key="mcp_7")},
                 ],
             ),
             (
