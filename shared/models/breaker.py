@@ -13,8 +13,8 @@ from typing import Literal
 
 type State = Literal["closed", "open", "half_open"]
 
-FAILURES_IN_A_ROW = 8
-"""When three calls in ten fail for no reason, eight in a row happen once in fifteen thousand calls."""
+FAILURES_IN_A_ROW = 10
+"""When three calls in ten fail for no reason, ten in a row happen once in more than a hundred thousand calls."""
 WINDOW_SECONDS = 5.0
 LEAST_CALLS = 20
 """Calls in the window before their share of failures says anything."""

@@ -5,8 +5,9 @@ import random
 from shared.errors import AssistantError, ModelTimeout, ModelUnavailable, RateLimited, UpstreamError
 
 MOST_TRIES = 3
-LAST_CHANCE = 4
-"""One more where most of the last calls succeeded: this failure is bad luck, not an outage."""
+TRIES_IN_BAD_LUCK = 5
+"""Where most of the last calls succeeded: this failure is bad luck, not an outage. With three calls in ten failing,
+three tries would leave three turns in a hundred without an answer."""
 FIRST_WAIT = 0.1
 LONGEST_WAIT = 2.0
 LONGEST_RETRY_AFTER = 5.0
@@ -56,5 +57,5 @@ class RetryBudget:
         self._left -= 1
         return True
 
-    def helped(self) -> None:
-        self._left = min(self._most, self._left + 1)
+    def helped(self, retries: int = 1) -> None:
+        self._left = min(self._most, self._left + retries)

@@ -40,7 +40,7 @@ from shared.models.base import (
 )
 from shared.models.deployment import Deployment, Prices, Route, refusal, steady_now
 from shared.models.gate import Gate
-from shared.models.retry import LAST_CHANCE, MOST_TRIES, RetryBudget, is_retryable, wait_before
+from shared.models.retry import MOST_TRIES, TRIES_IN_BAD_LUCK, RetryBudget, is_retryable, wait_before
 from shared.models.shadow import Keep
 from shared.settings import SettingsError
 
@@ -428,7 +428,7 @@ class _Call:
                 await self._rest_before_next(error, candidates, asked)
             else:
                 if self._tries > 1:
-                    router.budget.helped()
+                    router.budget.helped(self._tries - 1)
                 else:
                     router.copy_to_shadow(self._route, self._request)
                 return event
@@ -513,7 +513,7 @@ class _Call:
         now = steady_now()
         most = self._router.most_tries
         if most == MOST_TRIES and self._is_bad_luck(candidates, now):
-            most = LAST_CHANCE
+            most = TRIES_IN_BAD_LUCK
         if self._tries >= most or not self._router.budget.take():
             raise error
         fresh = [each for each, _ in candidates if each.name not in asked and each.unavailable_for(now) <= 0]
