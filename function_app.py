@@ -2,15 +2,17 @@
 
 import azure.functions as func
 
-from functions import chat_completions, conversations, health, jobs, models, not_found, page, responses
+from functions import chat_completions, conversations, health, jobs, models, not_found, openapi, page, responses, trace
 
 BLUEPRINTS = (
     responses,
+    trace,
     chat_completions,
     conversations,
     models,
     jobs,
     health,
+    openapi,
     page,
     not_found,
 )

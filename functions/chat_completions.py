@@ -11,6 +11,7 @@ import orjson
 from functions._edge import Call, edge, json_response, limit_param, order_param, read_json
 from functions._http import Request, Response
 from functions._lists import page
+from functions._operations import PAGED_UPWARDS, Operation, Parameter, text
 from functions._send import sent_as
 from functions._sse import sse_response
 from shared.conversations.chats import delete_chat, get_chat, list_chats, update_chat
@@ -21,6 +22,8 @@ from shared.turns.events import DONE
 from shared.turns.follow import finished, follow_live
 from shared.turns.live import LiveTurn
 from shared.turns.prepare import TurnRequest
+from shared.wire.answers.chat import ChatCompletion, ChatCompletionChunk, StoredChatCompletion, StoredChatMessage
+from shared.wire.answers.common import Deleted, Page
 from shared.wire.chat import (
     CreateChatCompletion,
     UpdateChatCompletion,
@@ -36,12 +39,28 @@ blueprint = func.Blueprint()
 
 type Json = dict[str, Any]
 
+MODEL = text("model", "Only completions of this model.")
+METADATA = Parameter(
+    name="metadata",
+    style="deepObject",
+    schema={"type": "object", "additionalProperties": {"type": "string"}},
+    description="Only completions with these values: `metadata[key]=value`.",
+)
+
 _METADATA = re.compile(r"metadata\[(.+)\]")
 
 
 @blueprint.route("v1/chat/completions", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(
+    body=CreateChatCompletion,
+    answer=ChatCompletion,
+    stream=ChatCompletionChunk,
+    is_idempotent_by_key=True,
+    errors=(404, 409, 422, 502, 504),
+)
 async def create_chat_completion(request: Request, call: Call) -> Response:
+    """Ask for an answer in the older protocol; the whole history comes with each request."""
     body = CreateChatCompletion.model_validate(await read_json(request, call.app.settings.http.max_body))
     refuse_unsupported(body)
     try:
@@ -71,6 +90,7 @@ async def create_chat_completion(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/chat/completions", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(answer=Page[StoredChatCompletion], query=(*PAGED_UPWARDS, MODEL, METADATA))
 async def list_chat_completions(request: Request, call: Call) -> Response:
     """Oldest first; `model` and `metadata[key]=value` leave out what differs."""
     query = request.query_params
@@ -89,13 +109,17 @@ async def list_chat_completions(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/chat/completions/{completion_id}", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(answer=StoredChatCompletion)
 async def retrieve_chat_completion(request: Request, call: Call) -> Response:
+    """A stored completion."""
     return json_response(render_stored(await _stored(request, call)))
 
 
 @blueprint.route("v1/chat/completions/{completion_id}", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(body=UpdateChatCompletion, answer=StoredChatCompletion)
 async def update_chat_completion(request: Request, call: Call) -> Response:
+    """Put other metadata in the place of a stored completion's."""
     body = UpdateChatCompletion.model_validate(await read_json(request, call.app.settings.http.max_body))
     id_ = request.path_params["completion_id"]
     record = await update_chat(call.app.store, call.principal.owner, id_, metadata=body.metadata or {})
@@ -104,7 +128,9 @@ async def update_chat_completion(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/chat/completions/{completion_id}", methods=["DELETE"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(answer=Deleted)
 async def delete_chat_completion(request: Request, call: Call) -> Response:
+    """Delete a stored completion."""
     id_ = request.path_params["completion_id"]
     await delete_chat(call.app.store, call.principal.owner, id_)
     return json_response({"id": id_, "object": "chat.completion.deleted", "deleted": True})
@@ -112,6 +138,7 @@ async def delete_chat_completion(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/chat/completions/{completion_id}/messages", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(answer=Page[StoredChatMessage], query=PAGED_UPWARDS)
 async def list_chat_messages(request: Request, call: Call) -> Response:
     """What the completion answered, oldest first."""
     limit, order = limit_param(request), order_param(request, default="asc")

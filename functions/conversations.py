@@ -8,9 +8,13 @@ from pydantic import Field
 from functions._edge import Call, edge, include_param, json_response, limit_param, order_param, read_json
 from functions._http import Request, Response
 from functions._lists import page
+from functions._operations import INCLUDE, PAGED, PAGED_UPWARDS, Operation
 from shared.conversations import repository, service
 from shared.conversations.records import ConversationRecord, TurnRecord
 from shared.errors import NotFound
+from shared.wire.answers.common import Deleted, Page
+from shared.wire.answers.conversations import Conversation, Turn
+from shared.wire.answers.items import Item
 from shared.wire.items import InputItem, Schema
 from shared.wire.responses import Metadata, visible_items
 
@@ -40,7 +44,9 @@ class CreateItems(Schema):
 
 @blueprint.route("v1/conversations", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(body=CreateConversation, answer=Conversation, is_idempotent_by_key=True, errors=(404, 422))
 async def create_conversation(request: Request, call: Call) -> Response:
+    """Begin a conversation, empty or with items."""
     body = CreateConversation.model_validate(await read_json(request, call.app.settings.http.max_body))
     record = await service.create_conversation(
         call.app, call.principal.owner, metadata=body.metadata or {}, items=body.items
@@ -50,6 +56,7 @@ async def create_conversation(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/conversations", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(answer=Page[Conversation], query=PAGED)
 async def list_conversations(request: Request, call: Call) -> Response:
     """Newest change first; `after` is a conversation's id."""
     limit, order, owner = limit_param(request), order_param(request), call.principal.owner
@@ -61,14 +68,18 @@ async def list_conversations(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/conversations/{conversation_id}", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(answer=Conversation)
 async def retrieve_conversation(request: Request, call: Call) -> Response:
+    """A conversation, without its items."""
     found = await service.get_conversation(call.app, call.principal.owner, request.path_params["conversation_id"])
     return json_response(render(found.record))
 
 
 @blueprint.route("v1/conversations/{conversation_id}", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(body=UpdateConversation, answer=Conversation, errors=(409,))
 async def update_conversation(request: Request, call: Call) -> Response:
+    """Change the metadata, the title or the shown branch."""
     body = UpdateConversation.model_validate(await read_json(request, call.app.settings.http.max_body))
     record = await service.update_conversation(
         call.app,
@@ -83,7 +94,9 @@ async def update_conversation(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/conversations/{conversation_id}", methods=["DELETE"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(answer=Deleted)
 async def delete_conversation(request: Request, call: Call) -> Response:
+    """Delete a conversation; its responses stay."""
     id_ = request.path_params["conversation_id"]
     await service.delete_conversation(call.app, call.principal.owner, id_)
     return json_response({"id": id_, "object": "conversation.deleted", "deleted": True})
@@ -91,7 +104,9 @@ async def delete_conversation(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/conversations/{conversation_id}/items", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(body=CreateItems, answer=Page[Item], query=(INCLUDE,), is_idempotent_by_key=True, errors=(409, 422))
 async def create_items(request: Request, call: Call) -> Response:
+    """Append items that nobody answers."""
     body = CreateItems.model_validate(await read_json(request, call.app.settings.http.max_body))
     id_ = request.path_params["conversation_id"]
     items = await service.add_items(call.app, call.principal.owner, id_, body.items)
@@ -100,7 +115,9 @@ async def create_items(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/conversations/{conversation_id}/items", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(answer=Page[Item], query=(*PAGED, INCLUDE))
 async def list_items(request: Request, call: Call) -> Response:
+    """The items of the shown branch."""
     items, has_more = await service.list_items(
         call.app,
         call.principal.owner,
@@ -116,7 +133,9 @@ async def list_items(request: Request, call: Call) -> Response:
     "v1/conversations/{conversation_id}/items/{item_id}", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS
 )
 @edge
+@Operation(answer=Item, query=(INCLUDE,))
 async def retrieve_item(request: Request, call: Call) -> Response:
+    """One item."""
     owner = call.principal.owner
     header = (await service.get_conversation(call.app, owner, request.path_params["conversation_id"])).record
     _, item = await service.find_item(call.app, owner, header, request.path_params["item_id"])
@@ -127,7 +146,9 @@ async def retrieve_item(request: Request, call: Call) -> Response:
     "v1/conversations/{conversation_id}/items/{item_id}", methods=["DELETE"], auth_level=func.AuthLevel.ANONYMOUS
 )
 @edge
+@Operation(answer=Conversation)
 async def delete_item(request: Request, call: Call) -> Response:
+    """Take an item out of the conversation; the response it came from keeps it."""
     record = await service.remove_item(
         call.app, call.principal.owner, request.path_params["conversation_id"], request.path_params["item_id"]
     )
@@ -136,6 +157,7 @@ async def delete_item(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/conversations/{conversation_id}/turns", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(answer=Page[Turn], query=PAGED_UPWARDS)
 async def list_turns(request: Request, call: Call) -> Response:
     """Companion's own: every turn of the conversation, of every branch, oldest first unless asked otherwise."""
     limit, order, owner = limit_param(request), order_param(request, default="asc"), call.principal.owner

@@ -7,7 +7,9 @@ import azure.functions as func
 
 from functions._edge import Call, edge, json_response
 from functions._http import Request, Response
+from functions._operations import Operation
 from shared.errors import AssistantError
+from shared.wire.answers.health import Alive, Ready
 
 blueprint = func.Blueprint()
 
@@ -17,6 +19,7 @@ PATIENCE = 5.0
 
 @blueprint.route("healthz", methods=["GET", "HEAD"])
 @edge(public=True)
+@Operation(answer=Alive)
 async def healthz(request: Request, call: Call) -> Response:
     """Live: this process answers."""
     return json_response({"status": "ok"})
@@ -24,6 +27,7 @@ async def healthz(request: Request, call: Call) -> Response:
 
 @blueprint.route("readyz", methods=["GET", "HEAD"])
 @edge(public=True)
+@Operation(answer=Ready, also={503: Ready})
 async def readyz(request: Request, call: Call) -> Response:
     """Ready: so do the store and the blobs; 503 when one of them does not."""
     app = call.app

@@ -6,14 +6,19 @@ import azure.functions as func
 
 from functions._edge import Call, edge, json_response, read_json
 from functions._http import Request, Response
+from functions._operations import Operation
 from shared.errors import NotFound
+from shared.wire.answers.models import EmbeddingList, Model, ModelList
+from shared.wire.embeddings import CreateEmbedding
 
 blueprint = func.Blueprint()
 
 
 @blueprint.route("v1/models", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(answer=ModelList, errors=(502, 504))
 async def list_models(request: Request, call: Call) -> Response:
+    """The models to choose from, the default first."""
     del request
     models: list[dict[str, Any]] = await call.app.models.models()
     return json_response({"object": "list", "data": models})
@@ -21,6 +26,7 @@ async def list_models(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/models/{*model}", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(answer=Model, errors=(502, 504))
 async def retrieve_model(request: Request, call: Call) -> Response:
     """Names may contain slashes, as those of many compatible servers do."""
     name = request.path_params["model"]
@@ -32,6 +38,9 @@ async def retrieve_model(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/embeddings", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(body=CreateEmbedding, answer=EmbeddingList, errors=(404, 502, 504))
 async def create_embeddings(request: Request, call: Call) -> Response:
+    """Texts as vectors; `encoding_format` says how the numbers are written."""
     body = await read_json(request, call.app.settings.http.max_body)
+    CreateEmbedding.model_validate(body)  # and passed on as it came
     return json_response(await call.app.embedder.embed(body))

@@ -17,6 +17,7 @@ from functions._edge import (
 )
 from functions._http import Request, Response
 from functions._lists import page
+from functions._operations import INCLUDE, PAGED, STARTING_AFTER, STREAM, Operation
 from functions._send import sent_as
 from functions._sse import sse_response
 from shared.errors import InvalidRequest, NotFound
@@ -26,6 +27,10 @@ from shared.turns.compaction import compact
 from shared.turns.events import DONE, Batch
 from shared.turns.follow import finished, follow, follow_live, get_turn
 from shared.turns.prepare import TurnRequest, count_input
+from shared.wire.answers.common import Deleted, Page
+from shared.wire.answers.events import ResponseStreamEvent
+from shared.wire.answers.items import Item
+from shared.wire.answers.responses import CompactedResponse, InputTokens, ResponseObject
 from shared.wire.responses import CreateResponse, refuse_unsupported, render_response, visible_items
 
 blueprint = func.Blueprint()
@@ -33,7 +38,15 @@ blueprint = func.Blueprint()
 
 @blueprint.route("v1/responses", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(
+    body=CreateResponse,
+    answer=ResponseObject,
+    stream=ResponseStreamEvent,
+    is_idempotent_by_key=True,
+    errors=(404, 409, 422, 502, 504),
+)
 async def create_response(request: Request, call: Call) -> Response:
+    """Ask for an answer, at once, as a stream, or in the background."""
     create = await _read(request, call)
     refuse_unsupported(create)
     live = await begin_turn(call.app, call.principal, TurnRequest(create=create, **sent_as(request)))
@@ -50,7 +63,9 @@ async def create_response(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/responses/{response_id}", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(answer=ResponseObject, stream=ResponseStreamEvent, query=(INCLUDE, STREAM, STARTING_AFTER))
 async def retrieve_response(request: Request, call: Call) -> Response:
+    """A stored response; with `stream=true` its events, from the first or behind `starting_after` to the last."""
     response_id = request.path_params["response_id"]
     after = starting_after_param(request)
     if flag_param(request, "stream"):
@@ -65,14 +80,18 @@ async def retrieve_response(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/responses/{response_id}/cancel", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(answer=ResponseObject, errors=(409,))
 async def cancel_response(request: Request, call: Call) -> Response:
+    """End a running response, keeping what was shown; one that has ended is answered as it is."""
     record = await cancel_turn(call.app, call.principal.owner, request.path_params["response_id"])
     return json_response(render_response(record))
 
 
 @blueprint.route("v1/responses/{response_id}", methods=["DELETE"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(answer=Deleted, errors=(409,))
 async def delete_response(request: Request, call: Call) -> Response:
+    """Delete a response; what was built on it stays."""
     response_id = request.path_params["response_id"]
     await delete_turn(call.app, call.principal.owner, response_id)
     return json_response({"id": response_id, "object": "response", "deleted": True})
@@ -80,7 +99,9 @@ async def delete_response(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/responses/{response_id}/input_items", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(answer=Page[Item], query=(*PAGED, INCLUDE))
 async def list_input_items(request: Request, call: Call) -> Response:
+    """What the response was asked, as items."""
     limit, order = limit_param(request), order_param(request)
     record = (await get_turn(call.app, call.principal.owner, request.path_params["response_id"])).record
     items = record.input if order == "asc" else record.input[::-1]
@@ -96,7 +117,9 @@ async def list_input_items(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/responses/input_tokens", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(body=CreateResponse, answer=InputTokens, errors=(404, 409))
 async def count_input_tokens(request: Request, call: Call) -> Response:
+    """How many tokens a request would send to the model."""
     create = await _read(request, call)
     refuse_unsupported(create)
     tokens = await count_input(call.app, call.principal, TurnRequest(create=create))
@@ -105,6 +128,7 @@ async def count_input_tokens(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/responses/compact", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
+@Operation(body=CreateResponse, answer=CompactedResponse, errors=(404, 409, 502, 504))
 async def compact_response(request: Request, call: Call) -> Response:
     """A context in fewer words, to be sent instead of it; nothing is stored."""
     create = await _read(request, call)

@@ -1,0 +1,44 @@
+"""What `/v1/conversations` answers."""
+
+from typing import Any, Literal, TypedDict
+
+from shared.wire.answers.items import Item
+from shared.wire.answers.responses import IncompleteDetails, ResponseError, Usage
+
+type Json = dict[str, Any]
+
+
+class Conversation(TypedDict):
+    """A thread; `updated_at` and what follows are Companion's own."""
+
+    id: str
+    object: Literal["conversation"]
+    created_at: int
+    metadata: dict[str, str]
+    updated_at: int
+    title: str | None
+    """Made once, after the first answer."""
+    head: str | None
+    """The response (or the items) that the next turn continues."""
+    running: str | None
+    """The response that is being made in it."""
+
+
+class Turn(TypedDict):
+    """Who answered whom, with what, at which cost: a node of the conversation's tree."""
+
+    id: str
+    object: Literal["conversation.turn"]
+    parent: str | None
+    status: Literal["queued", "in_progress", "completed", "failed", "incomplete", "cancelled"]
+    created_at: int
+    completed_at: int | None
+    model: str | None
+    input: list[Item]
+    output: list[Item]
+    usage: Usage | None
+    error: ResponseError | None
+    incomplete_details: IncompleteDetails | None
+    cost: float
+    first_token_ms: float | None
+    notes: list[str]
