@@ -120,7 +120,16 @@ class TestQuery:
             order_param(make_request("order=up"))
 
     def test_arrays_come_with_brackets_or_without(self) -> None:
-        assert include_param(make_request("include%5B%5D=a&include[]=b&include=c")) == ["a", "b", "c"]
+        names = ["reasoning.encrypted_content", "message.output_text.logprobs", "code_interpreter_call.outputs"]
+        query = f"include%5B%5D={names[0]}&include[]={names[1]}&include={names[2]}"
+
+        assert include_param(make_request(query)) == names
+
+    def test_an_unknown_include_is_refused(self) -> None:
+        with pytest.raises(InvalidRequest, match="Invalid value: 'everything'") as caught:
+            include_param(make_request("include[]=everything"))
+
+        assert caught.value.param == "include"
 
     def test_a_sequence_number_is_an_integer(self) -> None:
         assert starting_after_param(make_request()) is None
