@@ -505,7 +505,7 @@ def _fact(name: str, seen: _Seen) -> str:
 
 def _title(seen: _Seen) -> str:
     """The first words of what the conversation began with, without markup."""
-    text = re.sub(r"[`*_#>\[\]{}\"]|https?://\S+", " ", seen.users[0] if seen.users else "")
+    text = re.sub(r"[`*_#>\[\]{}\"]|https?://\S+", " ", (seen.users[0] if seen.users else "").partition("\n\n")[0])
     return " ".join(text.split()[:6]).strip(" .,;:!?") or "New conversation"
 
 
