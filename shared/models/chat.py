@@ -41,6 +41,9 @@ def chat_body(request: ModelRequest, *, is_openai: bool = True) -> Json:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if request.prefix is not None:
+        body["messages"].append({"role": "assistant", "content": request.prefix})
+        body |= {"continue_final_message": True, "add_generation_prompt": False}
     for name in _SAME_NAME:
         value = getattr(request, name)
         if value is not None:

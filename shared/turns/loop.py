@@ -1,19 +1,24 @@
 """Model and tools, until a final message or the call limit."""
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import orjson
 
-from shared.errors import UpstreamError
+from shared.errors import AssistantError, ModelTimeout, ModelUnavailable, UpstreamError
 from shared.models.base import Finished, ItemStarted, ModelEvent, ModelRequest, Usage
+from shared.models.deployment import steady_now
 from shared.tools.registry import ServerTool, ToolFailed
 from shared.turns.context import estimate_tokens
+from shared.turns.mend import going_on
 from shared.turns.output import Output
+from shared.turns.trace import Trace
 from shared.turns.writer import Writer
 
 type Json = dict[str, Any]
+
+type Mend = Callable[[ModelRequest, AssistantError, int], Awaitable[ModelRequest]]
 
 MAX_MODEL_CALLS = 16
 """A model that still calls tools after so many rounds is stopped."""
@@ -45,18 +50,22 @@ async def run_loop(
     *,
     tools: dict[str, ServerTool],
     max_tool_calls: int | None,
-    torn: Collection[str],
+    torn: Callable[[], Collection[str]],
+    mend: Mend,
+    trace: Trace,
     result: LoopResult,
     on_first: Callable[[], None],
 ) -> None:
     """Call the model; run the tools that are ours; call it again with their output; until it needs none.
 
-    `torn` are ids of items that a former host left unfinished: no model sees them. `result` is filled as the loop goes
-    on, so that what was used is known even when it ends by an exception.
+    `torn` are ids of items that were left unfinished: no model sees them. `mend` says what to ask when a call broke
+    off. `result` is filled as the loop goes on, so that what was used is known even when it ends by an exception.
     """
     calls_left = max_tool_calls
     for _ in range(MAX_MODEL_CALLS):
-        await _call_model(stream, request, output, writer, tools=tools, result=result, on_first=on_first)
+        request = await _call_until_whole(
+            stream, request, output, writer, tools=tools, mend=mend, result=result, on_first=on_first
+        )
         pending = pending_calls(output)
         if not pending:
             return
@@ -65,10 +74,13 @@ async def run_loop(
                 _finish_call(output, index, error="The limit of tool calls for this response is reached.")
                 continue
             calls_left = None if calls_left is None else calls_left - 1
+            began = steady_now()
             await run_tool(output, writer, index, tools)
+            trace.tool(output.items[index]["name"], began, failed=bool(output.items[index]["error"]))
         writer.touch()
-        own = [item for item in output.items if item["id"] not in torn]
-        request = replace(request, items=[*request.items[: _own_start(request, output)], *own])
+        torn_ids = torn()
+        own = [item for item in output.items if item["id"] not in torn_ids]
+        request = replace(request, prefix=None, items=[*request.items[: _own_start(request, output)], *own])
     result.incomplete = result.incomplete or "max_output_tokens"
 
 
@@ -125,6 +137,27 @@ def _own_start(request: ModelRequest, output: Output) -> int:
     return len(request.items)
 
 
+async def _call_until_whole(
+    stream: Callable[[ModelRequest], AsyncIterator[ModelEvent]],
+    request: ModelRequest,
+    output: Output,
+    writer: Writer,
+    *,
+    tools: dict[str, ServerTool],
+    mend: Mend,
+    result: LoopResult,
+    on_first: Callable[[], None],
+) -> ModelRequest:
+    """One answer, in as many calls as it takes; returns the request of the last."""
+    while True:
+        start = len(output.items)
+        try:
+            await _call_model(stream, request, output, writer, tools=tools, result=result, on_first=on_first)
+            return request
+        except (UpstreamError, ModelUnavailable, ModelTimeout) as error:
+            request = await mend(request, error, start)
+
+
 async def _call_model(
     stream: Callable[[ModelRequest], AsyncIterator[ModelEvent]],
     request: ModelRequest,
@@ -142,7 +175,10 @@ async def _call_model(
     """
     finished: Finished | None = None
     result.context_tokens += estimate_tokens(request.items)
-    async for event in stream(request):
+    events = stream(request)
+    if request.prefix is not None:
+        events = going_on(events, output.open_key)
+    async for event in events:
         if type(event) is Finished:
             finished = event
             continue

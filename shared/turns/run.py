@@ -18,6 +18,7 @@ from shared.turns.journal import Fenced, Journal
 from shared.turns.ledger import Ledger, TurnTaken
 from shared.turns.live import LiveTurn
 from shared.turns.loop import LoopResult, pending_calls, run_loop
+from shared.turns.mend import mended
 from shared.turns.output import FIRST_SEQUENCE, Output
 from shared.turns.replay import ending, middle
 from shared.turns.title import title_quietly
@@ -81,6 +82,8 @@ class Run:
     result: LoopResult = field(default_factory=LoopResult)
     first_token_ms: float | None = None
     trace: Trace = field(default_factory=Trace)
+    mends: int = 0
+    """Calls that broke off and were made again."""
     ticket: Ticket | None = None
     """Its place among the turns of this host; given back at its end."""
 
@@ -119,6 +122,8 @@ class Run:
                 await self.commit(outcome)
             except (Fenced, TurnTaken):
                 log.info("turn.taken", extra={"response_id": self.live.record.id})
+            except StorageUnavailable:
+                log.warning("turn.left", extra={"response_id": self.live.record.id}, exc_info=True)
             finally:
                 self.app.live.remove(self.owner, self.live)
                 if not self.live.is_over:
@@ -138,6 +143,21 @@ class Run:
         self.live.record = self.live.record.model_copy(update=changes)
         if self.live.record.is_kept:
             await self.ledger.update(self.live.record)
+
+    def note(self, text: str) -> None:
+        """Something that the owner may want to know; stored with the turn's end."""
+        self.live.record = self.live.record.model_copy(update={"notes": [*self.live.record.notes, text]})
+
+    async def tear(self, ids: list[str], note: str) -> None:
+        """Close what is open as `incomplete`; no model sees these items.
+
+        That is durable before it is shown: should this host stop too, the next must not take torn text for an answer.
+        """
+        turn = self.live.record
+        torn = list(dict.fromkeys([*turn.torn, *ids]))
+        await self.remember(torn=torn, notes=[*turn.notes, note])
+        self.output.close("incomplete")
+        self.writer.touch()
 
     def close_items(self) -> None:
         """End what is open as `incomplete`."""
@@ -161,10 +181,13 @@ class Run:
                 self.writer,
                 tools=self.app.tools.offered(self.live.record.params["tools"]),
                 max_tool_calls=self.live.record.params["max_tool_calls"],
-                torn=self.live.record.torn,
+                torn=lambda: self.live.record.torn,
+                mend=lambda request, error, start: mended(self, request, error, start),
+                trace=self.trace,
                 result=self.result,
                 on_first=self._on_first,
             )
+            self.app.models.budget.helped(self.mends)
         finally:
             for unused in waiting:
                 await unused.discard()

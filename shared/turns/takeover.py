@@ -11,6 +11,7 @@ from itertools import takewhile
 from shared.app import App
 from shared.conversations.records import TurnRecord
 from shared.conversations.repository import FoundTurn, find_turn
+from shared.models.base import ModelRequest
 from shared.storage.base import STATE, Missing, Replace, Stale
 from shared.telemetry import Tally, tallied
 from shared.turns.compaction import compacted
@@ -20,6 +21,7 @@ from shared.turns.journal import Journal, Tail, read_tail, seal
 from shared.turns.ledger import Ledger
 from shared.turns.live import LiveTurn
 from shared.turns.loop import run_tool, unknown_outcome
+from shared.turns.mend import going_on_from
 from shared.turns.output import FIRST_SEQUENCE, Output
 from shared.turns.prepare import context_budget, model_of, model_request, path_to
 from shared.turns.replay import opening
@@ -152,7 +154,7 @@ async def _go_on(app: App, owner: str, found: FoundTurn) -> LiveTurn | None:
 
 
 def _given_up(claimed: Claimed, run: Run) -> dict[str, object]:
-    run.output.close("incomplete")
+    run.close_items()
     message = f"The response was given up after {MAX_ATTEMPTS} hosts had stopped while making it."
     return {"status": "failed", "error": {"code": "server_error", "message": message}, **_estimate(claimed)}
 
@@ -167,7 +169,8 @@ async def _resume(run: Run, claimed: Claimed) -> None:
     """From the stored prefix to the end of the answer.
 
     Finished steps stay. A tool call that may have run is run again only if that is declared safe. Text that was shown
-    is never spliced: its item is closed as `incomplete` and the answer begins again in a new one.
+    is never spliced: it goes on where the deployment can, else its item is closed as `incomplete` and the answer begins
+    again in a new one.
     """
     app, turn, output = run.app, run.live.record, run.output
     context = await context_of(app, run.owner, turn)
@@ -181,6 +184,12 @@ async def _resume(run: Run, claimed: Claimed) -> None:
         turn = run.live.record
     await _settle_calls(run, claimed)
     if output.open_items():
+        further = await _going_on(run, context)
+        if further is not None:
+            run.note("The answer was gone on with from what was shown before the take-over.")
+            run.result.usage += estimated_usage(tokens, output.snapshot())
+            await run.loop(further)
+            return
         # Durable before it is shown: should this host stop too, the next one must not take the torn text for an answer.
         await _remember_torn(run, [item["id"] for item in output.open_items()])
         turn = run.live.record
@@ -196,6 +205,14 @@ async def _resume(run: Run, claimed: Claimed) -> None:
     model = await app.models.resolve(model_of(turn))
     own = [item for item in output.items if item["id"] not in turn.torn]
     await run.loop(model_request(app, turn, model, [*context.items, *own]))
+
+
+async def _going_on(run: Run, context: Context) -> ModelRequest | None:
+    """The call that goes on with the text that was shown, where the deployment can."""
+    turn = run.live.record
+    model = await run.app.models.resolve(model_of(turn))
+    own = [item for item in run.output.items if item["id"] not in turn.torn]
+    return going_on_from(run.app.models, model_request(run.app, turn, model, [*context.items, *own]), run.output)
 
 
 async def _remember_torn(run: Run, ids: list[str]) -> None:

@@ -473,3 +473,10 @@ def test_usage_carries_its_details() -> None:
     )
 
     assert usage == Usage(input_tokens=9, output_tokens=8, cached_tokens=7, cache_write_tokens=6, reasoning_tokens=5)
+
+
+def test_a_prefix_is_the_last_message_and_is_gone_on_with() -> None:
+    body = chat_body(ModelRequest(model="m", items=[], prefix="The answer is "))
+
+    assert body["messages"] == [{"role": "assistant", "content": "The answer is "}]
+    assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
