@@ -71,7 +71,9 @@ async def streams(rounds: int, *, peers: bool, only: str | None) -> tuple[dict[s
             _python("upstream", "-m", "bench.upstream", "--port", "{port}", core=LOAD_CORE)
         )
         subjects = await _subjects(stack, upstream, notes, peers=peers)
-        subjects = [each for each in subjects if not only or only in each.target.name or each.target.name == "limit"]
+        subjects = [
+            each for each in subjects if not only or only in each.target.name or each.target.name in ("direct", "limit")
+        ]
         figures = {subject.target.name: Figures() for subject in subjects}
         for subject in subjects:
             await warm(subject)

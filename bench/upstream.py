@@ -10,10 +10,13 @@ import asyncio
 import re
 import time
 from functools import cache
+from typing import cast
 
 import orjson
 import uvloop
 
+LISTED = ("t200", "t200p10", "t20", "t3p10")
+"""Servers that look names up know these; the others are known here all the same."""
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 _JSON_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 
@@ -73,8 +76,7 @@ class Upstream(asyncio.Protocol):
         self._data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop has classes of its own
 
     def data_received(self, data: bytes) -> None:
         self._data += data
@@ -84,7 +86,7 @@ class Upstream(asyncio.Protocol):
             return
         self._data = b""
         if head.startswith(b"GET"):
-            listed = orjson.dumps({"object": "list", "data": [{"id": "t200", "object": "model"}]})
+            listed = orjson.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in LISTED]})
             self.transport.write(_JSON_HEAD % len(listed) + listed)
             return
         model = _MODEL.search(body)
@@ -92,16 +94,19 @@ class Upstream(asyncio.Protocol):
         if b'"stream":true' not in body.replace(b" ", b""):
             self.transport.write(whole(tokens))
         elif pace:
-            _Paced(self.transport, script(tokens), pace)
+            _Paced(self.transport, script(tokens), pace, closes=b"connection: close" in head)
+            return
         else:
             self.transport.write(_HEAD + b"".join(script(tokens)))
+        if b"connection: close" in head:
+            self.transport.close()
 
 
 class _Paced:
     """Writes one chunk an interval, on time whatever the loop does in between."""
 
-    def __init__(self, transport: asyncio.Transport, chunks: list[bytes], pace: float) -> None:
-        self._transport, self._chunks, self._pace = transport, chunks, pace
+    def __init__(self, transport: asyncio.Transport, chunks: list[bytes], pace: float, *, closes: bool) -> None:
+        self._transport, self._chunks, self._pace, self._closes = transport, chunks, pace, closes
         self._next = 1
         self._began = time.monotonic()
         self._loop = asyncio.get_running_loop()
@@ -116,6 +121,8 @@ class _Paced:
         if self._next < len(self._chunks):
             due = self._began + self._next * self._pace
             self._loop.call_later(max(0.0, due - time.monotonic()), self._tick)
+        elif self._closes:
+            self._transport.close()
 
 
 async def main(port: int) -> None:
