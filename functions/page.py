@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -47,6 +48,7 @@ _TYPES = {
     ".svg": "image/svg+xml",
     ".woff2": "font/woff2",
 }
+FOREVER = "public, max-age=31536000, immutable"
 _ENCODINGS = (("br", ".br"), ("gzip", ".gz"))
 _ASSET = re.compile(r"[\w-]+(\.[\w-]+)*")
 """A bare file name: no folder, nothing hidden."""
@@ -62,14 +64,14 @@ class Static(NamedTuple):
 @blueprint.route("/", methods=["GET", "HEAD"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge(public=True)
 async def page(request: Request, call: Call) -> Response:
-    return _index(request)
+    return index(request.headers)
 
 
 @blueprint.route("c/{conversation_id}", methods=["GET", "HEAD"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge(public=True)
 async def conversation_page(request: Request, call: Call) -> Response:
     """The same page: it reads from its address what to show."""
-    return _index(request)
+    return index(request.headers)
 
 
 @blueprint.route("assets/{name}", methods=["GET", "HEAD"], auth_level=func.AuthLevel.ANONYMOUS)
@@ -77,7 +79,7 @@ async def conversation_page(request: Request, call: Call) -> Response:
 async def page_asset(request: Request, call: Call) -> Response:
     """Scripts, styles and fonts; their names change with their content, so they never do."""
     name = request.path_params["name"]
-    sent = _file(request, f"assets/{name}", "public, max-age=31536000, immutable") if _ASSET.fullmatch(name) else None
+    sent = _file(request.headers, f"assets/{name}", FOREVER) if _ASSET.fullmatch(name) else None
     if sent is None:
         raise NotFound(f"There is no asset {name!r}; after an update, load the page again.")
     return sent
@@ -86,23 +88,24 @@ async def page_asset(request: Request, call: Call) -> Response:
 @blueprint.route("favicon.svg", methods=["GET", "HEAD"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge(public=True)
 async def page_icon(request: Request, call: Call) -> Response:
-    sent = _file(request, "favicon.svg", "public, max-age=86400")
+    sent = _file(request.headers, "favicon.svg", "public, max-age=86400")
     if sent is None:
         raise NotFound("The chat page is not built.")
     return sent
 
 
-def _index(request: Request) -> Response:
+def index(headers: Mapping[str, str]) -> Response:
+    """The page, or in its place how to get it."""
     # never from a cache unasked: it names the assets of the version that runs
-    sent = _file(request, "index.html", "no-cache")
+    sent = _file(headers, "index.html", "no-cache")
     if sent is None:
         return Response(MISSING, media_type="text/plain", headers=_HEADERS)
     return sent
 
 
-def _file(request: Request, name: str, caching: str) -> Response | None:
+def _file(asked: Mapping[str, str], name: str, caching: str) -> Response | None:
     """A file of the built page, compressed as the client likes it best; None when there is none."""
-    accepted = {part.partition(";")[0].strip() for part in request.headers.get("accept-encoding", "").split(",")}
+    accepted = {part.partition(";")[0].strip() for part in asked.get("accept-encoding", "").split(",")}
     for encoding, suffix in (*_ENCODINGS, ("", "")):
         if encoding and encoding not in accepted:
             continue
@@ -112,7 +115,7 @@ def _file(request: Request, name: str, caching: str) -> Response | None:
         headers = {**_HEADERS, "cache-control": caching, "etag": found.etag, "vary": "accept-encoding"}
         if encoding:
             headers["content-encoding"] = encoding
-        if request.headers.get("if-none-match") == found.etag:
+        if asked.get("if-none-match") == found.etag:
             return Response(status_code=304, headers=headers)
         media_type = _TYPES.get(Path(name).suffix, "application/octet-stream")
         return Response(found.body, media_type=media_type, headers=headers)

@@ -1,7 +1,8 @@
 /** How the page is built: `node_modules/.bin/vite build web`, into the ignored folder web/dist. */
-import { defineConfig, type Plugin } from "vite";
-
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { brotliCompressSync, gzipSync } from "node:zlib";
+
+import { defineConfig, type Plugin } from "vite";
 
 /**
  * The `openai` client imports every resource of the API; a page needs two of them. The others become empty classes,
@@ -31,13 +32,13 @@ function compressed(): Plugin {
   return {
     name: "compressed",
     apply: "build",
-    enforce: "post",
-    generateBundle(_, bundle) {
-      for (const file of Object.values(bundle)) {
-        if (!/\.(js|css|html|svg|json|webmanifest)$/.test(file.fileName)) continue;
-        const source = file.type === "chunk" ? file.code : file.source;
-        this.emitFile({ type: "asset", fileName: `${file.fileName}.br`, source: brotliCompressSync(source) });
-        this.emitFile({ type: "asset", fileName: `${file.fileName}.gz`, source: gzipSync(source, { level: 9 }) });
+    async closeBundle() {
+      const folder = new URL("dist/", import.meta.url);
+      for (const name of await readdir(folder, { recursive: true })) {
+        if (!/\.(js|css|html|svg)$/.test(name)) continue;
+        const source = await readFile(new URL(name, folder));
+        await writeFile(new URL(`${name}.br`, folder), brotliCompressSync(source));
+        await writeFile(new URL(`${name}.gz`, folder), gzipSync(source, { level: 9 }));
       }
     },
   };
@@ -47,6 +48,7 @@ export default defineConfig({
   plugins: [onlyUsedResources(), compressed()],
   build: {
     target: "es2022",
+    cssTarget: ["chrome123", "firefox120", "safari17.5"], // the first with light-dark()
     outDir: "dist",
     emptyOutDir: true,
     manifest: "manifest.json",

@@ -150,7 +150,6 @@ export class Conversations extends Store {
     const words = this.query.toLowerCase();
     this.shown = [...this.#known.values()]
       .filter((each) => !(each.id in this.#deletions))
-      .filter((each) => each.head !== null || each.running !== null)
       .filter((each) => !words || (each.title ?? "").toLowerCase().includes(words) || this.#found?.has(each.id))
       .sort((a, b) => b.updated_at - a.updated_at || (a.id < b.id ? 1 : -1));
     this.changed();

@@ -199,9 +199,7 @@ export class Thread extends Store {
 
   /** The next message of the branch that is shown. */
   async send(content: Part[], model: string): Promise<void> {
-    const { tip } = this;
-    const parent = tip?.status === "failed" ? tip.parent : (tip?.id ?? null);
-    await this.#dispatch(content, model, parent);
+    await this.#dispatch(content, model, this.tip?.id ?? null);
   }
 
   /** The same moment again in other words: a new branch. */

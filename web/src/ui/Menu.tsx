@@ -1,6 +1,7 @@
 /** A menu at a button: arrows move, Escape and a click elsewhere close, focus comes back. */
 
 import { type ReactNode, useEffect, useId, useLayoutEffect, useRef, useState } from "react";
+import { createPortal } from "react-dom";
 
 export interface Choice {
   label: string;
@@ -72,7 +73,7 @@ export function Menu({ label, icon, choices }: { label: string; icon: ReactNode;
       >
         {icon}
       </button>
-      {isOpen && (
+      {isOpen && createPortal(
         <div ref={menu} id={id} className="menu" role="menu" aria-label={label} onKeyDown={onKeyDown}>
           {choices.map((choice) => (
             <button
@@ -90,7 +91,8 @@ export function Menu({ label, icon, choices }: { label: string; icon: ReactNode;
               {choice.label}
             </button>
           ))}
-        </div>
+        </div>,
+        document.body, // no list may clip it
       )}
     </>
   );

@@ -1,0 +1,196 @@
+/** Talking, and keeping order among conversations. */
+
+import { assert, Chat, counted, until } from "./helpers.mjs";
+
+export async function conversation(order) {
+  const chat = await Chat.open(order);
+  await chat.ask("My name is Ada.");
+  assert.match(await chat.ask("What is my name?"), /Your name is Ada\./);
+  assert.equal(await chat.questions.count(), 2);
+  const facts = await chat.answers.last().locator(".facts").innerText();
+  await chat.answers.last().getByText("no cost").waitFor();
+  assert.match(facts, /^companion · [\d.]+ s · \d+ tokens/);
+  await chat.list.getByRole("link", { name: /My name is Ada/ }).waitFor();
+  await until(() => chat.page.title(), (title) => title.startsWith("My name is Ada"));
+  assert.equal((await chat.turns()).length, 2);
+}
+
+export async function list(order) {
+  const chat = await Chat.open(order);
+  for (const text of ["alpha one", "beta two", "gamma three"]) {
+    await chat.page.getByRole("button", { name: "New chat" }).first().click();
+    await chat.ask(text);
+    await chat.list.getByRole("link", { name: text }).waitFor();
+  }
+  const links = chat.list.getByRole("listitem").getByRole("link");
+  const titles = async () => (await links.allInnerTexts()).map((title) => title.split(" ")[0]);
+  assert.deepEqual(await titles(), ["gamma", "beta", "alpha"], "newest first");
+
+  await chat.page.getByRole("searchbox").fill("beta");
+  await until(titles, (seen) => seen.join() === "beta");
+  await chat.page.getByRole("searchbox").press("Escape");
+  await until(titles, (seen) => seen.length === 3);
+
+  const full = await links.nth(2).getAttribute("title");
+  await chat.menu(full, "Rename");
+  const field = chat.page.getByRole("textbox", { name: "New title" });
+  await field.fill("The very first");
+  await field.press("Enter");
+  await chat.list.getByRole("link", { name: "The very first" }).waitFor();
+
+  await chat.menu("The very first", "Pin");
+  await chat.list.getByRole("region", { name: "Pinned" }).getByRole("link", { name: "The very first" }).waitFor();
+
+  await chat.menu("The very first", "Delete");
+  await until(() => links.count(), (count) => count === 2);
+  await chat.page.getByRole("button", { name: "Undo" }).click();
+  await until(() => links.count(), (count) => count === 3);
+  assert.equal((await chat.api("/conversations")).data.length, 3, "nothing was deleted in the meantime");
+
+  await chat.menu("The very first", "Delete");
+  await until(async () => (await chat.api("/conversations")).data.length, (count) => count === 2);
+  assert.equal(await chat.page.getByRole("button", { name: "Undo" }).count(), 0);
+}
+
+/** More conversations than a page of the API: the list goes on as one scrolls. */
+export async function endless(order) {
+  const chat = await Chat.open(order);
+  const all = order.conversations;
+  await chat.list.getByRole("link", { name: `Seeded ${all}`, exact: true }).waitFor();
+  const scroller = chat.page.locator(".list");
+  await until(
+    async () => {
+      await scroller.evaluate((element) => element.scrollTo(0, element.scrollHeight));
+      return chat.list.getByRole("listitem").count();
+    },
+    (count) => count === all,
+  );
+  await chat.list.getByRole("link", { name: "Seeded 1", exact: true }).waitFor();
+}
+
+export async function stop(order) {
+  const chat = await Chat.open(order);
+  await chat.say("count to 500 slowly");
+  await chat.saying("1 2 3");
+  await chat.page.getByRole("button", { name: "Stop", exact: true }).click();
+  const text = await chat.answered("cancelled");
+  assert.match(text, /^1 2 3/, "what was said stays");
+  await chat.shows("You stopped this answer.");
+  assert.match(await chat.ask("what did I say first?"), /count to 500 slowly/);
+  await chat.say("count to 400 slowly");
+  await chat.saying("1 2");
+  await chat.box.press("Escape");
+  await chat.answered("cancelled");
+}
+
+export async function regenerate(order) {
+  const chat = await Chat.open(order);
+  await chat.ask("count to 3");
+  const [first] = await chat.turns();
+  await chat.answers.last().getByRole("button", { name: "Answer again" }).click();
+  await chat.shows("2/2");
+  assert.equal(await chat.answered(), counted(3));
+  assert.equal(await chat.questions.count(), 1, "the question stands once");
+  await chat.page.getByRole("button", { name: "Previous version" }).click();
+  await chat.shows("1/2");
+  await until(async () => (await chat.api(`/conversations/${chat.id}`)).head, (head) => head === first.id);
+  await chat.page.reload();
+  await chat.shows("1/2");
+}
+
+export async function branches(order) {
+  const chat = await Chat.open(order);
+  await chat.ask("My colour is red.");
+  await chat.ask("count to 2");
+  const first = chat.questions.first();
+  await first.hover();
+  await first.getByRole("button", { name: "Edit" }).click();
+  const editor = chat.page.getByRole("textbox", { name: "Edit your message" });
+  await editor.fill("My colour is blue.");
+  await chat.page.reload();
+  assert.equal(await editor.inputValue(), "My colour is blue.", "a half edited message survives");
+  await editor.press("Enter");
+  await chat.shows("My colour is blue.");
+  await until(() => chat.questions.count(), (count) => count === 1);
+  await chat.answered();
+  assert.match(await chat.ask("What is my colour?"), /blue/);
+
+  await chat.questions.first().getByRole("button", { name: "Previous version" }).click();
+  await chat.shows("My colour is red.");
+  await until(() => chat.questions.count(), (count) => count === 2);
+  assert.match(await chat.ask("What is my colour?"), /red/, "each branch knows its own past");
+  await chat.questions.first().getByRole("button", { name: "Next version" }).click();
+  await chat.shows("My colour is blue.");
+  assert.equal(await chat.questions.count(), 2, "the branch is where it was left");
+  assert.equal((await chat.turns()).length, 5);
+}
+
+const PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+
+export async function attach(order) {
+  const chat = await Chat.open(order);
+  const chooser = chat.page.waitForEvent("filechooser");
+  await chat.page.getByRole("button", { name: "Attach images or files" }).click();
+  await (await chooser).setFiles({ name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("remember the milk") });
+  await chat.page.getByRole("button", { name: "Remove notes.txt" }).waitFor();
+
+  const give = (kind, target) =>
+    target.evaluate(
+      (element, [pixel, how]) => {
+        const bytes = Uint8Array.from(atob(pixel), (character) => character.charCodeAt(0));
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([bytes], `${how}.png`, { type: "image/png" }));
+        const options = { bubbles: true, cancelable: true };
+        const event =
+          how === "paste"
+            ? new ClipboardEvent("paste", { ...options, clipboardData: transfer })
+            : new DragEvent("drop", { ...options, dataTransfer: transfer });
+        element.dispatchEvent(event);
+      },
+      [PIXEL, kind],
+    );
+  await give("paste", chat.box);
+  await chat.page.getByRole("button", { name: "Remove paste.png" }).waitFor();
+  await give("drop", chat.page.getByRole("main").locator(".welcome"));
+  await chat.page.getByRole("button", { name: "Remove drop.png" }).waitFor();
+  await chat.box.fill("look");
+
+  await chat.page.reload();
+  await chat.page.getByRole("button", { name: "Remove drop.png" }).waitFor();
+  await until(() => chat.box.inputValue(), (text) => text === "look");
+  await chat.page.getByRole("button", { name: "Remove paste.png" }).click();
+
+  await chat.box.press("Enter");
+  assert.match(await chat.answered(), /I see 1 image and 1 file \(notes\.txt\)\. You said: 'look'/);
+  assert.equal(await chat.questions.first().getByRole("img").count(), 1);
+  await chat.page.reload();
+  assert.equal(await chat.answered(), await chat.text());
+  await until(() => chat.box.inputValue(), (text) => text === "");
+  assert.equal(await chat.page.getByRole("button", { name: /^Remove/ }).count(), 0, "what was sent is no draft any more");
+}
+
+export async function models(order) {
+  const chat = await Chat.open(order);
+  await chat.page.getByRole("combobox", { name: "Model" }).selectOption("companion-reasoning");
+  await chat.ask("count to 2");
+  await chat.shows("Thought first");
+  assert.match(await chat.answers.last().locator(".facts").innerText(), /^companion-reasoning/);
+  await chat.page.reload();
+  assert.equal(await chat.page.getByRole("combobox", { name: "Model" }).inputValue(), "companion-reasoning");
+}
+
+/** Nobody needs to know what a browser holds: a key is asked for, refused, accepted. */
+export async function key(order) {
+  const chat = await Chat.open({ ...order, open: (options) => order.open(options) });
+  await chat.page.getByRole("heading", { name: "This server asks for a key" }).waitFor();
+  await chat.page.getByLabel("API key").fill("wrong");
+  await chat.page.getByRole("button", { name: "Continue" }).click();
+  await chat.shows("This key was refused.");
+  await chat.page.getByLabel("API key").fill(order.entered);
+  await chat.page.getByRole("button", { name: "Continue" }).click();
+  await chat.ask("count to 2");
+  await chat.page.getByRole("button", { name: "Settings" }).click();
+  await chat.page.getByRole("button", { name: "Forget the key" }).click();
+  await chat.page.getByRole("heading", { name: "This server asks for a key" }).waitFor();
+  assert.deepEqual(await chat.page.evaluate(() => Object.keys(localStorage)), []);
+}

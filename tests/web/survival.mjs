@@ -1,0 +1,168 @@
+/** Nothing typed or half answered is ever lost, and nothing is sent twice. */
+
+import { assert, Chat, counted, until } from "./helpers.mjs";
+
+const SLOW = "slowly 4s: count to 40";
+const WHOLE = counted(40);
+
+export async function reload(order) {
+  const chat = await Chat.open(order);
+  await chat.say(SLOW);
+  await chat.saying("1 2 3");
+  await chat.page.reload();
+  await chat.saying("1 2 3");
+  assert.equal(await chat.answers.last().getAttribute("aria-busy"), "true", "still running");
+  assert.equal(await chat.answered(), WHOLE);
+  assert.equal((await chat.turns()).length, 1);
+}
+
+/** The page dies at once after the key was pressed: whatever the server knows by then, the message is sent once. */
+export async function killed(order) {
+  const context = await order.open();
+  const chat = await Chat.in(context, order);
+  await chat.ask("count to 2");
+  const path = `/c/${await chat.hasId()}`;
+  await chat.page.route("**/v1/responses", (route) => route.abort());
+  await chat.say("count to 5");
+  await chat.shows("Waiting for the connection");
+  await chat.page.close();
+  const again = await Chat.in(context, order, path);
+  assert.equal(await again.answered(), counted(5));
+  assert.equal((await again.turns()).length, 2);
+}
+
+/** The server took the message, its answer never arrived: sent again under the same key, it is the same turn. */
+export async function unheard(order) {
+  const chat = await Chat.open(order);
+  let sends = 0;
+  await chat.page.route("**/v1/responses", async (route) => {
+    sends += 1;
+    if (sends > 2) return route.continue();
+    await route.fetch(); // it does arrive
+    return route.abort();
+  });
+  await chat.say("count to 7");
+  assert.equal(await chat.answered(), counted(7));
+  assert.equal(sends, 3);
+  assert.equal((await chat.turns()).length, 1);
+  assert.equal((await chat.api("/conversations")).data.filter((each) => each.head).length, 1);
+}
+
+export async function double(order) {
+  const chat = await Chat.open(order);
+  await chat.box.fill("count to 3");
+  await chat.page.getByRole("button", { name: "Send" }).dblclick();
+  await chat.answered();
+  await chat.box.fill("count to 4");
+  await chat.page.evaluate(() => {
+    const form = document.querySelector("form.composer");
+    form.requestSubmit();
+    form.requestSubmit();
+  });
+  await chat.saying("4");
+  await chat.answered();
+  assert.equal((await chat.turns()).length, 2);
+}
+
+export async function switching(order) {
+  const chat = await Chat.open(order);
+  await chat.say(SLOW);
+  await chat.saying("1 2 3");
+  await chat.page.getByRole("button", { name: "New chat" }).first().click();
+  await chat.page.getByRole("heading", { name: "What can I do for you?" }).waitFor();
+  await chat.list.getByRole("img", { name: "answering" }).waitFor();
+  await chat.page.goBack();
+  await chat.saying("1 2 3");
+  assert.equal(await chat.answered(), WHOLE);
+}
+
+export async function tabs(order) {
+  const context = await order.open();
+  const one = await Chat.in(context, order);
+  await one.say(SLOW);
+  await one.saying("1 2 3");
+  const two = await Chat.in(context, order, `/c/${await one.hasId()}`);
+  await two.saying("1 2 3");
+  assert.equal(await one.answered(), WHOLE);
+  assert.equal(await two.answered(), WHOLE);
+  await two.say("slowly 2s: count to 20");
+  await one.saying("1 2");
+  assert.equal(await one.answered(), counted(20), "what one tab asks, the other shows");
+  const device = await Chat.open(order, {}, `/c/${one.id}`);
+  assert.equal(await device.answered(), counted(20), "another device, too");
+  assert.equal((await one.turns()).length, 2);
+}
+
+/** Two windows of different browsers ask in the same conversation at once: one waits for the other. */
+export async function contention(order) {
+  const one = await Chat.open(order);
+  await one.ask("count to 2");
+  const two = await Chat.open(order, {}, `/c/${one.id}`);
+  await two.answered();
+  await one.say("slowly 2s: count to 20");
+  await two.say("count to 3");
+  await one.answered();
+  await until(async () => (await one.turns()).filter((turn) => turn.status === "completed").length, (count) => count === 3);
+  assert.equal(await two.answered(), counted(3));
+}
+
+export async function restart(order) {
+  const chat = await Chat.open(order);
+  await chat.say("slowly 6s: count to 60");
+  await chat.saying("1 2 3 4 5");
+  await order.ask("kill");
+  await chat.shows(/The server cannot be reached|Connection lost/);
+  await chat.box.fill("typed while the server was away");
+  await order.ask("start");
+  assert.equal(await chat.answered(), counted(60), "the answer comes whole");
+  await chat.page.getByText("Interrupted attempt").waitFor();
+  await until(() => chat.box.inputValue(), (text) => text === "typed while the server was away");
+  assert.equal((await chat.turns()).length, 1);
+  assert.equal(await chat.page.locator(".notice").count(), 0);
+}
+
+export async function offline(order) {
+  const context = await order.open();
+  const chat = await Chat.in(context, order);
+  await chat.ask("count to 2");
+  await context.setOffline(true);
+  await chat.shows("You are offline.");
+  await chat.say("count to 4");
+  await chat.shows("Waiting for the connection. Your message will be sent once.");
+  await chat.page.getByRole("button", { name: "Back to editing" }).click();
+  await until(() => chat.box.inputValue(), (text) => text === "count to 4");
+  await chat.box.press("Enter");
+  await chat.shows("Waiting for the connection");
+  assert.equal((await chat.turns()).length, 1);
+  await context.setOffline(false);
+  assert.equal(await chat.answered(), counted(4));
+  await until(() => chat.page.locator(".notice").count(), (count) => count === 0);
+  assert.equal((await chat.turns()).length, 2);
+}
+
+/** The connection drops in the middle of an answer and comes back. */
+export async function dropped(order) {
+  const context = await order.open();
+  const chat = await Chat.in(context, order);
+  await chat.say(SLOW);
+  await chat.saying("1 2 3");
+  await context.setOffline(true);
+  await chat.shows("You are offline.");
+  await context.setOffline(false);
+  assert.equal(await chat.answered(), WHOLE);
+}
+
+export async function drafts(order) {
+  const chat = await Chat.open(order);
+  await chat.box.fill("for a new chat");
+  await chat.page.reload();
+  await until(() => chat.box.inputValue(), (text) => text === "for a new chat");
+  await chat.box.press("Enter");
+  await chat.answered();
+  await chat.box.pressSequentially("for this one");
+  await chat.page.getByRole("button", { name: "New chat" }).first().click();
+  await chat.page.getByRole("heading", { name: "What can I do for you?" }).waitFor();
+  await until(() => chat.box.inputValue(), (text) => text === "");
+  await chat.page.goBack();
+  await until(() => chat.box.inputValue(), (text) => text === "for this one");
+}

@@ -1,0 +1,40 @@
+"""The chat page in a real browser: talking, answers, and everybody's way of using it."""
+
+import pytest
+
+from tests.web.browser import Browser
+from tests.web.conftest import Shared
+
+SCENARIOS = {
+    "conversation": "A conversation is held, named, listed; each answer says its model, time and cost.",
+    "list": "Conversations are found, renamed, pinned, deleted and had back.",
+    "stop": "An answer can be stopped by button and by key; what was said stays.",
+    "regenerate": "Another answer to the same question, and the way between them.",
+    "branches": "An edited question begins a branch; each branch keeps its own past and future.",
+    "attach": "Images and files by button, paste and drop; a draft keeps them.",
+    "models": "The model can be chosen, and the choice stays.",
+    "markdown": "Tables, coloured code, formulas and links; code and answers can be copied.",
+    "prices": "Amounts of money are not formulas, character references are characters.",
+    "hostile": "An answer full of hostile markdown does nothing but stand there.",
+    "errors": "Errors are said in plain words, and trying again is one turn, however often one clicks.",
+    "refused": "A message that was refused can be changed and sent.",
+    "lost": "An address of nothing says so.",
+    "keyboard": "Everything works without a mouse.",
+    "phone": "Everything fits a phone.",
+    "axe": "axe-core finds nothing serious, light and dark, wide and narrow.",
+    "spoken": "A screen reader is told of an answer and its text.",
+    "languages": "The page speaks German, and text runs in the direction of its letters.",
+    "motion": "Nothing moves for those who asked for that.",
+    "colours": "Light and dark by the system, or as chosen.",
+    "firstView": "The first view loads less than 250 KB of script, and no highlighter.",
+    "firstToken": "The first words are shown in the frame after they arrived.",
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_page(browser: Browser, shared: Shared, scenario: str) -> None:
+    browser.play(scenario, shared.base, key=f"key-{shared.next_owner()}")
+
+
+def test_a_key_is_asked_for_and_forgotten(browser: Browser, shared: Shared) -> None:
+    browser.play("key", shared.base, entered=f"key-{shared.next_owner()}")
