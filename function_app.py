@@ -2,7 +2,19 @@
 
 import azure.functions as func
 
-from functions import chat_completions, conversations, health, jobs, models, not_found, openapi, page, responses, trace
+from functions import (
+    chat_completions,
+    conversations,
+    health,
+    jobs,
+    models,
+    moderations,
+    not_found,
+    openapi,
+    page,
+    responses,
+    trace,
+)
 
 BLUEPRINTS = (
     responses,
@@ -10,6 +22,7 @@ BLUEPRINTS = (
     chat_completions,
     conversations,
     models,
+    moderations,
     jobs,
     health,
     openapi,

@@ -10,6 +10,9 @@ from shared.jobs.base import Queue
 from shared.models.base import Embedder
 from shared.models.router import Router
 from shared.prompts.library import PromptLibrary
+from shared.safety.base import Moderator
+from shared.safety.guard import Guardrails
+from shared.safety.lexicon import Lexicon
 from shared.settings import Settings
 from shared.storage.base import BlobStore, Store
 from shared.tools.registry import ToolRegistry
@@ -60,6 +63,9 @@ class App:
     """This process, among those that share the store."""
     prompts: PromptLibrary = field(default_factory=PromptLibrary)
     flags: Flags = field(default_factory=NoFlags)
+    guardrails: Guardrails | None = None
+    """None: nothing checks turns."""
+    moderator: Moderator = field(default_factory=Lexicon)
     live: LiveTurns = field(default_factory=LiveTurns)
     reach: Reach = field(default_factory=Reach)
 
@@ -73,6 +79,9 @@ class App:
         """Let running turns end for so long, then release every connection."""
         await self.live.drain(seconds)
         await self.flags.close()
+        if self.guardrails is not None:
+            await self.guardrails.close()
+        await self.moderator.close()
         await self.queue.close()
         await self.models.close()
         await self.embedder.close()

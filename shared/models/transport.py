@@ -91,6 +91,22 @@ class Transport:
             raise status_error(response.status, response.headers, payload, setting=setting)
         return read_object(payload)
 
+    async def post_json(
+        self, url: str, body: Json, headers: Mapping[str, str], *, seconds: float = 15.0, setting: str = ""
+    ) -> Json:
+        """A small JSON object for another. Raises as `get_json` does."""
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=self._connect)
+        sent = {"Content-Type": "application/json", **headers}
+        try:
+            response = await self._post(url, orjson.dumps(body), sent, timeout)
+            async with response:
+                payload = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            raise connection_error(exc) from exc
+        if response.status != 200:
+            raise status_error(response.status, response.headers, payload, setting=setting)
+        return read_object(payload)
+
     async def close(self) -> None:
         """Close this loop's connections; a later call opens new ones."""
         session = self._sessions.pop(asyncio.get_running_loop(), None)

@@ -63,6 +63,10 @@ class Moderator(Protocol):
         """
         ...
 
+    async def find_attack(self, text: str) -> bool:
+        """Whether a text from outside tries to take over the conversation; False where this moderator has no idea."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -93,6 +97,9 @@ class TextFilter(Protocol):
 
 class Guardrail(Protocol):
     """One kind of check. Each method raises `Blocked`, or an `AssistantError` when it cannot tell."""
+
+    judges_output: bool
+    """Whether `check_output` has anything to say."""
 
     async def check_input(self, content: Content) -> None: ...
 

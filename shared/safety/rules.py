@@ -134,6 +134,8 @@ class Rules:
     """The guardrail `rules`. `mask` puts something harmless in the place of what it finds, `block` ends the answer
     there, `flag` only says in the log that it was found."""
 
+    judges_output = False
+
     def __init__(self, *, action: Action = "mask", allowed_hosts: Sequence[str] = ()) -> None:
         self._action = action
         self._hosts = frozenset(host for host in allowed_hosts if not host.startswith("*."))
