@@ -15,9 +15,9 @@ type Json = dict[str, Any]
 
 
 class Schema(BaseModel):
-    """A wire schema: unknown fields are accepted and ignored, as OpenAI does."""
+    """A wire schema: unknown fields are accepted and ignored, as OpenAI does; values of another type are refused."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True, strict=True)
 
 
 class InputText(Schema):
@@ -107,11 +107,21 @@ class CustomToolCallOutput(Schema):
     status: Literal["in_progress", "completed", "incomplete"] | None = None
 
 
+class SummaryText(Schema):
+    type: Literal["summary_text"]
+    text: str
+
+
+class ReasoningText(Schema):
+    type: Literal["reasoning_text"]
+    text: str
+
+
 class Reasoning(Schema):
     type: Literal["reasoning"]
     id: str | None = None
-    summary: list[Json] = []
-    content: list[Json] | None = None
+    summary: list[SummaryText] = []
+    content: list[ReasoningText] | None = None
     encrypted_content: str | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
 
@@ -140,7 +150,7 @@ class ItemReference(Schema):
 
 def _tag(value: Any) -> str:
     """Which schema an item is held against: its `type`, or by its shape where the type may be left out."""
-    fields: Json = cast(Json, value) if isinstance(value, dict) else vars(cast(object, value))
+    fields: Json = cast(Json, value) if isinstance(value, dict) else vars(value) if isinstance(value, Schema) else {}
     type_ = fields.get("type")
     if isinstance(type_, str):
         return type_
@@ -209,6 +219,9 @@ def _stored(item: InputItem, turn_token: str, index: int) -> Json:
     body |= item.model_dump(exclude_none=True, exclude={"id", "type", "status"})
     if isinstance(item, Reasoning):
         return body
+    if isinstance(item, FunctionCallOutput | CustomToolCallOutput) and not isinstance(item.output, str):
+        places = enumerate(item.output)
+        body["output"] = [_part("user", part, f"input[{index}].output[{place}]") for place, part in places]
     return body | {"status": item.status or "completed"}
 
 

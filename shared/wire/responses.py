@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints
+from pydantic.json_schema import SkipJsonSchema
 
 from shared.conversations.records import TurnRecord
 from shared.errors import InvalidRequest
@@ -27,6 +28,10 @@ Includable = Literal[
     "reasoning.encrypted_content",
     "message.output_text.logprobs",
 ]
+
+
+NotOffered = SkipJsonSchema[Any]
+"""A parameter that is documented elsewhere, and refused by name here."""
 
 
 class FunctionTool(Schema):
@@ -56,6 +61,39 @@ class McpTool(Schema):
 
 
 type Tool = Annotated[FunctionTool | CustomTool | McpTool, Field(discriminator="type")]
+
+
+class FunctionChoice(Schema):
+    type: Literal["function"]
+    name: str = Field(min_length=1)
+
+
+class CustomChoice(Schema):
+    type: Literal["custom"]
+    name: str = Field(min_length=1)
+
+
+class McpChoice(Schema):
+    """A tool that Companion runs itself; any of them without a name."""
+
+    type: Literal["mcp"]
+    server_label: str
+    name: str | None = Field(default=None, min_length=1)
+
+
+type OneChoice = Annotated[FunctionChoice | CustomChoice | McpChoice, Field(discriminator="type")]
+
+
+class AllowedTools(Schema):
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[OneChoice], Field(min_length=1)]
+
+
+type ToolChoice = (
+    Literal["none", "auto", "required"]
+    | Annotated[FunctionChoice | CustomChoice | McpChoice | AllowedTools, Field(discriminator="type")]
+)
 
 
 class ConversationParam(Schema):
@@ -133,7 +171,7 @@ class CreateResponse(Schema):
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     text: TextParam | None = None
-    tool_choice: Literal["none", "auto", "required"] | Json | None = None
+    tool_choice: ToolChoice | None = None
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -142,17 +180,10 @@ class CreateResponse(Schema):
     truncation: Literal["auto", "disabled"] | None = None
     user: Annotated[str, Field(max_length=512)] | None = None
     # Documented, and not offered: refused by name when sent.
-    access_programs: Any = None
-    image: Any = None
-    moderation: Any = None
-    prompt_cache_options: Any = None
-
-    @field_validator("tool_choice")
-    @classmethod
-    def _known_choice(cls, choice: Any) -> Any:
-        if isinstance(choice, dict) and choice.get("type") not in ("function", "custom", "mcp", "allowed_tools"):  # pyright: ignore[reportUnknownMemberType]
-            raise ValueError("supported types are function, custom, mcp and allowed_tools")
-        return choice  # pyright: ignore[reportUnknownVariableType]
+    access_programs: NotOffered = None
+    image: NotOffered = None
+    moderation: NotOffered = None
+    prompt_cache_options: NotOffered = None
 
 
 UNSUPPORTED = ("access_programs", "image", "moderation", "prompt_cache_options")
@@ -188,6 +219,23 @@ def refuse_unsupported(request: CreateResponse) -> None:
             )
         if isinstance(tool, McpTool) and (tool.server_url or tool.connector_id):
             raise InvalidRequest("The tool server 'companion' has no URL.", param=f"tools[{index}].server_url")
+    _refuse_unknown_choice(request)
+
+
+def _refuse_unknown_choice(request: CreateResponse) -> None:
+    """A choice must be among what is offered."""
+    choice = request.tool_choice
+    if choice in (None, "auto", "none"):
+        return
+    tools = request.tools or []
+    if not tools:
+        raise InvalidRequest("'tool_choice' asks for a tool, but 'tools' offers none.", param="tool_choice")
+    named = choice.tools if isinstance(choice, AllowedTools) else [] if isinstance(choice, str) else [choice]
+    offered = {(tool.type, tool.server_label if isinstance(tool, McpTool) else tool.name) for tool in tools}
+    for each in named:
+        key = (each.type, each.server_label if isinstance(each, McpChoice) else each.name)
+        if key not in offered:
+            raise InvalidRequest(f"Tool choice {key[1]!r} not found in 'tools'.", param="tool_choice")
 
 
 def effective_params(request: CreateResponse, *, model: str) -> Json:
@@ -198,7 +246,7 @@ def effective_params(request: CreateResponse, *, model: str) -> Json:
         "model": model,
         "instructions": request.instructions,
         "tools": [_echo_tool(tool) for tool in request.tools or []],
-        "tool_choice": request.tool_choice if request.tool_choice is not None else "auto",
+        "tool_choice": _echo_choice(request.tool_choice),
         "parallel_tool_calls": True if request.parallel_tool_calls is None else request.parallel_tool_calls,
         "temperature": 1.0 if request.temperature is None else request.temperature,
         "top_p": 1.0 if request.top_p is None else request.top_p,
@@ -231,6 +279,12 @@ def _echo_tool(tool: FunctionTool | CustomTool | McpTool) -> Json:
     if isinstance(tool, FunctionTool):
         return {"strict": True, "description": None, "parameters": None, **body}
     return body
+
+
+def _echo_choice(choice: ToolChoice | None) -> str | Json:
+    if choice is None or isinstance(choice, str):
+        return choice or "auto"
+    return choice.model_dump(exclude_none=True)
 
 
 def sent_params(request: CreateResponse) -> frozenset[str]:

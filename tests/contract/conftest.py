@@ -26,7 +26,8 @@ from shared.storage.blob import AzureBlobStore
 from shared.storage.cosmos import CosmosStore, is_local
 from shared.storage.folder import FolderBlobStore
 from shared.storage.sqlite import SqliteStore
-from tests.processes import EMULATOR_KEY, ROOT, cosmos_emulator, free_port, running
+from tests.contract.sdk import KEYS, Server
+from tests.processes import EMULATOR_KEY, ROOT, companion, cosmos_emulator, free_port, running
 
 ENDPOINT = os.environ.get("COSMOS_ENDPOINT", "")
 BACKENDS = ("sqlite file", "sqlite memory", "cosmos")
@@ -155,3 +156,11 @@ async def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         blobs = AzureBlobStore(replace(Settings.read({}).storage, connection_string=connection))
     yield blobs
     await blobs.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Companion as a process: offline, at once, for two callers."""
+    settings = {"COMPANION_API_KEYS": KEYS, "COMPANION_OFFLINE_DELAY": "0", "COMPANION_DELTA_INTERVAL": "0.01"}
+    with companion(tmp_path_factory.mktemp("companion"), **settings) as url:
+        yield Server(url)
