@@ -81,6 +81,8 @@ class ModelRequest:
     """How the answer begins: it was shown already, and the model goes on from it. Only where `Router.can_continue`."""
     deadline: float | None = None
     """Seconds this call may take in all; None: the deployment's own limit."""
+    pace: float = 0.0
+    """Seconds that words may wait once the first were told, for the sake of fewer and larger steps; 0: none."""
     origin: Origin | None = None
 
 

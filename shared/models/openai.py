@@ -12,6 +12,7 @@ from shared.models.chat import PATH as CHAT_PATH
 from shared.models.chat import ChatReader, amend_chat_body, chat_body
 from shared.models.endpoint import Endpoint
 from shared.models.gathering import Gathering
+from shared.models.pacing import Pace
 from shared.models.responses import PATH as RESPONSES_PATH
 from shared.models.responses import ResponsesReader, amend_responses_body, responses_body
 from shared.models.transport import UNREADABLE, Transport, sse_data
@@ -59,17 +60,21 @@ class OpenAIModel:
         raise NotImplementedError
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
-        """See `Model`. What one read of the socket brought is told at once."""
+        """See `Model`. What one read of the socket brought is told at once; then it rests, as `Pace` says."""
         response = await self._open(request)
         reader = self.reader()
+        pace = Pace(request.pace)
         try:
             async with aclosing(sse_data(response)) as reads:
                 async for payloads in reads:
                     failure = _feed(reader, payloads)
-                    for event in reader.gathering.take():
+                    events = reader.gathering.take()
+                    for event in events:
                         yield event
                     if failure is not None:
                         raise failure
+                    if events and request.pace and not reader.is_over:
+                        await pace.rest(response, sum(map(len, payloads)))
         except AssistantError:
             if not reader.is_over:
                 raise

@@ -16,7 +16,7 @@ class LiveTurn:
     """One running turn: its batches so far, and a way to wait for more."""
 
     __slots__ = (
-        "_waiter",
+        "_waiters",
         "batches",
         "error",
         "headers",
@@ -44,7 +44,7 @@ class LiveTurn:
         self.is_ending = False
         """Past the point where stopping the task would help: its end is being written."""
         self.task: asyncio.Task[None] | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
 
     def publish(self, batch: Batch) -> None:
         self.batches.append(batch)
@@ -86,14 +86,15 @@ class LiveTurn:
             self.task.cancel()
 
     async def _change(self) -> None:
-        if self._waiter is None:
-            self._waiter = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._waiter)
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
 
     def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            waiter.set_result(None)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():  # its task was cancelled
+                waiter.set_result(None)
 
 
 class LiveTurns:

@@ -1,6 +1,8 @@
 """Journal, then send: what the output adds up to, drained once an interval, made durable, then shown."""
 
 import asyncio
+import math
+from collections.abc import Callable
 from typing import Any
 
 from shared.turns.events import Batch
@@ -9,6 +11,8 @@ from shared.turns.live import LiveTurn
 from shared.turns.output import Output
 
 type Json = dict[str, Any]
+
+_ALMOST = 0.9
 
 
 class Writer:
@@ -31,6 +35,7 @@ class Writer:
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
+        self._resting: asyncio.Future[None] | None = None
 
     def start(self, owner_task: asyncio.Task[Any] | None) -> None:
         """Begin to flush in the background; when that fails, `owner_task` is cancelled and `stop` raises why."""
@@ -49,9 +54,21 @@ class Writer:
             False when a turn that nobody read and nothing was journalled of is closing: it is its record that will
             be shown, so an append would buy nothing.
 
+        Cancelled meanwhile, it ends first: events that have their numbers must not be lost half-way.
+
         Raises:
             Fenced: another host has the turn.
         """
+        flushing = asyncio.create_task(self._flush(outcome))
+        try:
+            return await asyncio.shield(flushing)
+        except asyncio.CancelledError:
+            await asyncio.wait([flushing])
+            if not flushing.cancelled():
+                flushing.exception()  # the same is met again by whatever is written next
+            raise
+
+    async def _flush(self, outcome: Json | None = None) -> bool:
         async with self._lock:
             self._dirty.clear()
             journal = self._journal
@@ -70,6 +87,7 @@ class Writer:
         """End the background flushing; raises what ended it early (`Fenced`, `StorageUnavailable`)."""
         self._is_stopping = True
         self._dirty.set()
+        self._end_rest()
         if self._task is not None:
             await self._task
 
@@ -78,31 +96,76 @@ class Writer:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        while not self._is_stopping:
-            alarm = loop.call_later(self._quiet, self._dirty.set) if self._journal is not None else None
-            await self._dirty.wait()
+        alarm = _Alarm(self._quiet, self._dirty.set) if self._journal is not None else None
+        last = -math.inf
+        try:
+            while True:
+                await self._dirty.wait()
+                await self._rest(last)
+                if self._is_stopping:
+                    return
+                last = loop.time()
+                if self._output.is_dirty:
+                    await self._flush()
+                elif self._journal is not None:
+                    async with self._lock:
+                        self._dirty.clear()
+                        await self._journal.sign_of_life()
+                if alarm is not None:
+                    alarm.put_off(last)
+        finally:
             if alarm is not None:
                 alarm.cancel()
-            if self._is_stopping:
-                return
-            if self._output.is_dirty:
-                await self.flush()
-            elif self._journal is not None:
-                async with self._lock:
-                    self._dirty.clear()
-                    await self._journal.sign_of_life()
-            await self._rest()
 
-    async def _rest(self) -> None:
-        """Let deltas gather; shorter when the turn ends or somebody starts to read."""
-        pause = self._interval if self._journal is None or self._is_read() else max(self._interval, self._quiet)
-        while pause > 0 and not self._is_stopping:
-            step = min(pause, self._interval or pause)
-            await asyncio.sleep(step)
-            pause -= step
-            if self._is_read():
+    async def _rest(self, last: float) -> None:
+        """Let deltas gather for an interval since the last flush; less when the turn ends or somebody starts to read.
+
+        A little less than an interval in any case: a stream that is read once an interval then never waits here.
+        """
+        loop = asyncio.get_running_loop()
+        is_read = self._journal is None or self._is_read()
+        due = last + (_ALMOST * self._interval if is_read else max(self._interval, self._quiet))
+        while not self._is_stopping and (left := due - loop.time()) > 0:
+            rest = self._resting = loop.create_future()
+            timer = loop.call_later(min(left, self._interval or left), self._end_rest)
+            try:
+                await rest
+            finally:
+                timer.cancel()
+            if not is_read and self._is_read():
                 return
+
+    def _end_rest(self) -> None:
+        rest, self._resting = self._resting, None
+        if rest is not None and not rest.done():
+            rest.set_result(None)
 
     def _cancel_on_failure(self, task: asyncio.Task[None], owner: asyncio.Task[Any]) -> None:
         if not task.cancelled() and task.exception() is not None and not (owner.done() or self._live.is_ending):
             owner.cancel()
+
+
+class _Alarm:
+    """Calls after so many seconds of silence; put off often, it is set anew but once in that time."""
+
+    __slots__ = ("_call", "_last", "_loop", "_seconds", "_timer")
+
+    def __init__(self, seconds: float, call: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._seconds = seconds
+        self._call = call
+        self._last = self._loop.time()
+        self._timer = self._loop.call_later(seconds, self._ring)
+
+    def put_off(self, last: float) -> None:
+        self._last = last
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _ring(self) -> None:
+        left = self._last + self._seconds - self._loop.time()
+        if left <= 0.001:
+            self._call()
+            left = self._seconds
+        self._timer = self._loop.call_later(left, self._ring)

@@ -1,0 +1,56 @@
+"""How often a stream is read. Words that would wait for the next interval anyway wait where that costs nothing.
+
+A token that comes alone costs a wake-up of the process: a read, a callback, a task. So between two reads the socket
+rests, and what comes meanwhile gathers in the kernel: one wake-up for all of it. Rests end on a common grid, so that
+the streams of a host wake together, and their appends to the journal become one commit.
+"""
+
+import asyncio
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse
+
+MUCH = 16 * 1024
+"""Bytes of one read that tell of more to come at once: a server that speaks faster than it is heard is not left
+waiting."""
+GRID = 5
+"""Wake-ups in an interval: streams share them."""
+_FIRST = 1 / 8
+"""Of an interval: the first rest; each one is twice as long, up to the whole. A short answer hardly waits."""
+
+
+class Pace:
+    """The rests of one stream."""
+
+    __slots__ = ("_interval", "_share")
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        """Seconds; 0: no rests."""
+        self._share = _FIRST
+
+    async def rest(self, response: "ClientResponse", size: int) -> None:
+        """After a read of so many bytes that said something: let the socket rest for a while."""
+        connection = response.connection
+        if not self._interval or size > MUCH or connection is None:
+            return
+        transport = connection.transport
+        if transport is None or transport.is_closing():
+            return
+        transport.pause_reading()
+        try:
+            await asyncio.sleep(self._seconds())
+        finally:
+            if not transport.is_closing():
+                transport.resume_reading()
+
+    def _seconds(self) -> float:
+        """Up to the point of the grid that is nearest to when the rest should end."""
+        wanted = self._interval * self._share
+        self._share = min(1.0, self._share * 2)
+        step = self._interval / GRID
+        now = asyncio.get_running_loop().time()
+        end = math.floor((now + wanted) / step + 0.5) * step
+        return max(end - now, 0.0)
