@@ -25,6 +25,7 @@ from shared.errors import InvalidRequest, PayloadTooLarge, PermissionDenied
 from shared.identity.service import authenticate
 from shared.principal import Principal
 from shared.settings import HttpSettings, Settings
+from shared.telemetry.logs import bind
 from shared.wire.responses import Includable
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def _function(handler: Handler, *, public: bool, scope: str | None) -> Function:
     async def run(req: Request) -> Response:
         began = time.perf_counter()
         request_id = new_request_id()
+        bind(request_id=request_id)
         cors: list[tuple[bytes, bytes]] = []
         try:
             app = current_app()

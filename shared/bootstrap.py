@@ -10,12 +10,17 @@ from shared.flags.base import Flags, NoFlags
 from shared.identity.oidc import Oidc
 from shared.ids import Ids, RandomIds
 from shared.jobs.base import Queue
-from shared.models.build import build_embedder, build_router
+from shared.models.build import build_embedder, build_router, simple_endpoint
 from shared.models.operator import routes_reader
 from shared.models.shadow import shadow_keeper
-from shared.settings import FlagSettings, Settings, StorageSettings
+from shared.safety.base import Guardrail, Moderator
+from shared.safety.guard import Guardrails
+from shared.safety.lexicon import Lexicon
+from shared.settings import FlagSettings, Settings, SettingsError, StorageSettings
 from shared.storage.base import BlobStore, Store
 from shared.storage.large import LargeFieldStore
+from shared.telemetry.logs import write_json
+from shared.telemetry.signals import Exporter, signals
 from shared.tools.builtin.clock import current_time
 from shared.tools.registry import ToolRegistry
 
@@ -25,6 +30,7 @@ def build_app(settings: Settings, **overrides: Any) -> App:
 
     Nothing is connected yet: adapters import their libraries and open their connections on first use.
     """
+    _tell(settings)
     clock = overrides.pop("clock", None) or SystemClock()
     ids = overrides.pop("ids", None) or RandomIds()
     parts: dict[str, Any] = {
@@ -37,6 +43,8 @@ def build_app(settings: Settings, **overrides: Any) -> App:
         "embedder": lambda: build_embedder(settings.model),
         "tools": lambda: _tools(clock),
         "flags": lambda: _flags(settings.flags, clock),
+        "moderator": lambda: _moderator(settings),
+        "guardrails": lambda: _guardrails(settings),
         "oidc": lambda: Oidc(settings.caller, clock),
         "host": lambda: f"{socket.gethostname()}-{ids.token()[:8]}",
     }
@@ -46,6 +54,21 @@ def build_app(settings: Settings, **overrides: Any) -> App:
     parts["queue"] = lambda: _queue(settings.storage, store, clock, ids)
     built = {name: overrides.pop(name) if name in overrides else make() for name, make in parts.items()}
     return App(settings=settings, clock=clock, ids=ids, **built, **overrides)
+
+
+def _tell(settings: Settings) -> None:
+    """Where traces, metrics and logs go."""
+    kind = settings.operation.telemetry
+    if kind == "off":
+        return
+    write_json()
+
+    def make() -> Exporter:
+        from shared.telemetry.export import make_exporter  # noqa: PLC0415 - a third of a second, beside the work
+
+        return make_exporter(kind, settings.operation.connection_string.reveal(), settings.storage.client_id)
+
+    signals.configure(make)
 
 
 def _store(settings: StorageSettings, clock: Clock) -> Store:
@@ -90,6 +113,47 @@ def _flags(settings: FlagSettings, clock: Clock) -> Flags:
 
         return FileFlags(settings.path, clock)
     return NoFlags()
+
+
+def _moderator(settings: Settings) -> Moderator:
+    """What `POST /v1/moderations` asks: Content Safety where it is set, else OpenAI where that is the server."""
+    if settings.safety.content_safety:
+        return _content_safety(settings)
+    endpoint = simple_endpoint(settings.model)
+    return _openai_moderator(settings) if endpoint is not None and endpoint.kind == "openai" else Lexicon()
+
+
+def _guardrails(settings: Settings) -> Guardrails | None:
+    """Those that COMPANION_GUARDRAILS names, in its order."""
+    safety = settings.safety
+    chosen: list[Guardrail] = []
+    for name in safety.guardrails:
+        if name == "rules":
+            from shared.safety.rules import Rules  # noqa: PLC0415
+
+            chosen.append(Rules(action=safety.action, allowed_hosts=safety.allowed_hosts))
+        else:
+            from shared.safety.moderated import Moderated  # noqa: PLC0415
+
+            chosen.append(Moderated(_openai_moderator(settings) if name == "openai" else _content_safety(settings)))
+    return Guardrails(chosen) if chosen else None
+
+
+def _content_safety(settings: Settings) -> Moderator:
+    from shared.safety.content_safety import ContentSafety  # noqa: PLC0415
+
+    if not settings.safety.content_safety:
+        raise SettingsError("COMPANION_CONTENT_SAFETY must be set for COMPANION_GUARDRAILS=content_safety")
+    return ContentSafety(settings.safety.content_safety, client_id=settings.safety.client_id)
+
+
+def _openai_moderator(settings: Settings) -> Moderator:
+    from shared.safety.openai import OpenAIModerator  # noqa: PLC0415
+
+    endpoint = simple_endpoint(settings.model)
+    if endpoint is None or endpoint.kind == "azure":
+        raise SettingsError("OPENAI_API_KEY or OPENAI_BASE_URL must be set for COMPANION_GUARDRAILS=openai")
+    return OpenAIModerator(endpoint)
 
 
 def _tools(clock: Clock) -> ToolRegistry:

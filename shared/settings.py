@@ -290,6 +290,7 @@ class Settings:
     data: DataSettings = field(default_factory=DataSettings)
     flags: FlagSettings = FlagSettings()
     safety: SafetySettings = SafetySettings()
+    operation: OperationSettings = OperationSettings()
 
     @classmethod
     def read(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -349,6 +350,13 @@ class Settings:
                 max_body=int(env.number("COMPANION_MAX_BODY", least=1)),
                 heartbeat=env.number("COMPANION_HEARTBEAT", least=0.05),
                 cors_origins=frozenset(env.names("COMPANION_CORS_ORIGINS")),
+            ),
+            operation=OperationSettings(
+                operators=frozenset(
+                    filter(None, (part.strip() for part in env.text("COMPANION_OPERATORS").split(",")))
+                ),
+                telemetry=env.choice("COMPANION_TELEMETRY", "off", "otlp", "azure"),
+                connection_string=env.secret("APPLICATIONINSIGHTS_CONNECTION_STRING"),
             ),
             usage=UsageSettings(plans=env.plans("COMPANION_PLANS"), prices=env.prices("COMPANION_PRICES")),
             data=DataSettings(undo_days=env.number("COMPANION_UNDO_DAYS", least=0)),

@@ -11,7 +11,8 @@ import random
 from collections import deque
 from typing import Literal
 
-type State = Literal["closed", "open", "half_open"]
+type State = Literal["closed", "half_open", "open"]
+STATES = ("closed", "half_open", "open")
 
 FAILURES_IN_A_ROW = 10
 """When three calls in ten fail for no reason, ten in a row happen once in more than a hundred thousand calls."""

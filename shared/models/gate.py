@@ -14,6 +14,8 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 
 from shared.errors import ModelUnavailable
+from shared.telemetry import names
+from shared.telemetry.signals import signals
 
 MOST = 256
 LEAST = 4
@@ -134,6 +136,7 @@ class Gate:
         if self._waiting < room and (line is None or len(line) < max(1.0, room / 2)):
             return
         self.refused += 1
+        signals.measure(names.REFUSALS, 1)
         seconds = min(30.0, max(1.0, (self._waiting + 1) / rate))
         raise ModelUnavailable("Too much is asked of this server right now; try again.", retry_after=round(seconds, 1))
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from shared.clock import Clock, SystemClock
 from shared.errors import (
@@ -38,11 +38,14 @@ from shared.models.base import (
     TextDelta,
     Usage,
 )
+from shared.models.breaker import STATES
 from shared.models.deployment import Deployment, Prices, Route, refusal, steady_now
 from shared.models.gate import Gate
 from shared.models.retry import MOST_TRIES, TRIES_IN_BAD_LUCK, RetryBudget, is_retryable, wait_before
 from shared.models.shadow import Keep
 from shared.settings import SettingsError
+from shared.telemetry import names
+from shared.telemetry.signals import signals
 
 __all__ = ["DEFAULT_MODEL", "Deployment", "Route", "Router", "Table"]
 
@@ -539,7 +542,7 @@ class _Call:
         assert deployment is not None
         usage = event.usage or Usage()
         cost = deployment.prices.of(usage)
-        deployment.health.breaker.succeeded(steady_now())
+        self._judge(deployment, "succeeded")
         deployment.health.counted(usage, cost)
         self._note |= {"cost": cost, "model": event.model, "input_tokens": usage.input_tokens}
         self._note |= {"cached_tokens": usage.cached_tokens, "output_tokens": usage.output_tokens, "outcome": "ok"}
@@ -575,9 +578,18 @@ class _Call:
             health.breaker.let_go()
         elif is_retryable(error):
             health.failures += 1
-            health.breaker.failed(now)
+            self._judge(deployment, "failed")
         else:
-            health.breaker.succeeded(now)  # it works: it is the request that it refused
+            self._judge(deployment, "succeeded")  # it works: it is the request that it refused
+
+    @staticmethod
+    def _judge(deployment: Deployment, verdict: Literal["succeeded", "failed"]) -> None:
+        breaker = deployment.health.breaker
+        before = breaker.state
+        getattr(breaker, verdict)(steady_now())
+        if breaker.state != before:
+            log.warning("breaker.changed", extra={"deployment": deployment.name, "state": breaker.state})
+            signals.measure(names.BREAKER, STATES.index(breaker.state), **{names.DEPLOYMENT: deployment.name})
 
     def _write(self, note: Json, now: float) -> Json:
         origin = self._request.origin

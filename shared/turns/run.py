@@ -13,6 +13,8 @@ from shared.jobs.base import TURNS
 from shared.models.base import ModelEvent, ModelRequest, Usage
 from shared.models.gate import Ticket
 from shared.telemetry import Tally
+from shared.telemetry.signals import TurnSignal, hashed, signals
+from shared.tools.registry import ServerTool
 from shared.turns.context import estimate_tokens
 from shared.turns.journal import Fenced, Journal
 from shared.turns.ledger import Ledger, TurnTaken
@@ -171,7 +173,8 @@ class Run:
         request = self.trace.on_behalf(request, self.owner, self.live.record, deadline=self.app.settings.model.timeout)
 
         def stream(request: ModelRequest) -> AsyncIterator[ModelEvent]:
-            return waiting.pop().events() if waiting else self.app.models.stream(request)
+            events = waiting.pop().events() if waiting else self.app.models.stream(request)
+            return self.app.guardrails.guard(events) if self.app.guardrails is not None else events
 
         try:
             await run_loop(
@@ -179,7 +182,7 @@ class Run:
                 request,
                 self.output,
                 self.writer,
-                tools=self.app.tools.offered(self.live.record.params["tools"]),
+                tools=tools_of(self.app, self.live.record),
                 max_tool_calls=self.live.record.params["max_tool_calls"],
                 torn=lambda: self.live.record.torn,
                 mend=lambda request, error, start: mended(self, request, error, start),
@@ -317,6 +320,7 @@ class Run:
             and (final.flags or {}).get("titles") != "off"
         ):
             self.app.live.keep(asyncio.create_task(title_quietly(self.app, self.owner, final)))
+        signals.turn(_signal(final, self.owner, charge=self.tally.charge))
         log.info(
             "turn.ended",
             extra={
@@ -349,6 +353,12 @@ class Run:
             await self.app.queue.send(TURNS, {"owner": self.owner, "turn": turn})
         except StorageUnavailable:
             log.warning("turn.not_sent", extra={"response_id": turn}, exc_info=True)
+
+
+def tools_of(app: App, turn: TurnRecord) -> dict[str, ServerTool]:
+    """The tools of ours that a turn may call; guardrails see what they give."""
+    offered = app.tools.offered(turn.params["tools"])
+    return app.guardrails.tools(offered) if app.guardrails is not None else offered
 
 
 def new_journal(app: App, turn: TurnRecord, *, number: int = 0) -> Journal:
@@ -388,6 +398,25 @@ def spent(turn: TurnRecord) -> Spent:
         cached_tokens=usage.get("input_tokens_details", {}).get("cached_tokens", 0),
         output_tokens=usage.get("output_tokens", 0),
         cost=turn.cost,
+    )
+
+
+def _signal(turn: TurnRecord, owner: str, *, charge: float) -> TurnSignal:
+    """What is told of a final turn: everything but what was said."""
+    return TurnSignal(
+        response_id=turn.id,
+        owner=hashed(owner),
+        status=turn.status,
+        model=str(turn.params.get("model", "")),
+        deployment=turn.deployment,
+        conversation=turn.conversation,
+        ended_at=turn.completed_at or turn.created_at,
+        attempt=turn.attempt,
+        usage=turn.usage or {},
+        cost=turn.cost,
+        charge=charge,
+        first_token_ms=turn.first_token_ms,
+        trace=turn.trace,
     )
 
 

@@ -13,7 +13,8 @@ from shared.conversations.records import TurnRecord
 from shared.conversations.repository import FoundTurn, find_turn
 from shared.models.base import ModelRequest
 from shared.storage.base import STATE, Missing, Replace, Stale
-from shared.telemetry import Tally, tallied
+from shared.telemetry import Tally, names, tallied
+from shared.telemetry.signals import signals
 from shared.turns.compaction import compacted
 from shared.turns.context import Context, build_context, estimate_tokens
 from shared.turns.events import Folded, fold
@@ -25,7 +26,7 @@ from shared.turns.mend import going_on_from
 from shared.turns.output import FIRST_SEQUENCE, Output
 from shared.turns.prepare import context_budget, model_of, model_request, path_to
 from shared.turns.replay import opening
-from shared.turns.run import Run, estimated_usage, new_journal, usage_body
+from shared.turns.run import Run, estimated_usage, new_journal, tools_of, usage_body
 from shared.wire.responses import render_response
 
 log = logging.getLogger("companion.turns")
@@ -141,6 +142,7 @@ async def _go_on(app: App, owner: str, found: FoundTurn) -> LiveTurn | None:
     )
     if claimed is None:
         return None
+    signals.measure(names.TAKE_OVERS, 1)
     log.warning("turn.taken_over", extra={"response_id": response_id, "attempt": claimed.turn.attempt})
     run = claimed.run(app, owner)
     outcome = claimed.tail.outcome
@@ -231,7 +233,7 @@ def _is_whole(output: Output, torn: list[str]) -> bool:
 
 
 async def _settle_calls(run: Run, claimed: Claimed) -> None:
-    tools = run.app.tools.offered(run.live.record.params["tools"])
+    tools = tools_of(run.app, run.live.record)
     for index in sorted(claimed.folded.called):
         item = run.output.items[index]
         if item["status"] != "in_progress":

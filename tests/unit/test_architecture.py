@@ -24,7 +24,7 @@ LAYERS = (
     Layer("wire", ("shared.wire.",)),
     Layer("features and adapters", ("shared.*.",)),
     Layer("ports", ("shared.*.base",)),
-    Layer("foundation", ("shared.",)),
+    Layer("foundation", ("shared.", "shared.telemetry.")),
 )
 ORDER = [layer.name for layer in LAYERS]
 
@@ -37,6 +37,7 @@ VENDORS = {
     "azure.cosmos": ("shared.storage.cosmos", "shared.storage.cosmos_emulator"),
     "azure.storage.blob": ("shared.storage.blob",),
     "openai": ("shared.models.", "shared.safety."),
+    "opentelemetry": ("shared.telemetry.export",),
     "openai.types": ("shared.models.", "shared.safety.", "shared.wire.", "shared.turns."),
 }
 
