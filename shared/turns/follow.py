@@ -1,12 +1,14 @@
 """A turn's stream for whoever asks, wherever the turn runs: replay what was journalled, then follow it live."""
 
 import asyncio
+import logging
+import re
 from collections.abc import AsyncGenerator
 
 from shared.app import App
 from shared.conversations.records import TurnRecord
 from shared.conversations.repository import FoundTurn, find_turn
-from shared.errors import NotFound, UpstreamError
+from shared.errors import AssistantError, NotFound, UpstreamError
 from shared.turns.events import Batch
 from shared.turns.journal import Entry, read_entry, read_tail
 from shared.turns.live import LiveTurn
@@ -14,10 +16,15 @@ from shared.turns.output import FIRST_SEQUENCE
 from shared.turns.replay import ending, middle, opening
 from shared.turns.takeover import take_over
 
+log = logging.getLogger("companion.turns")
+
 POLL_SECONDS = 0.1
 """How often a follower on another host looks for the next batch."""
 RECORD_EVERY = 5
 """Polls without a new batch before the record itself is looked at: it may have ended another way."""
+_LOOK_AGAIN = (0.05, 0.2)
+"""Seconds before an id of our own form that is not found is looked for again."""
+_OUR_ID = re.compile(r"resp_[0-9a-f]{32}")
 LAG_SECONDS = 3.0
 """How far behind its writer a replica of the journal may be: a record can be read as final before all its batches."""
 RECENT_SECONDS = 60.0
@@ -30,9 +37,20 @@ async def get_turn(app: App, owner: str, response_id: str) -> FoundTurn:
     Raises:
         NotFound: there is none, it is somebody else's, or it was not to be stored.
     """
-    found = await find_turn(app.store, owner, response_id)
+    found = await find_fresh_turn(app, owner, response_id)
     if found is None or not found.record.is_response:
         raise NotFound(f"Response with id {response_id!r} not found.", param="response_id")
+    return found
+
+
+async def find_fresh_turn(app: App, owner: str, response_id: str) -> FoundTurn | None:
+    """A turn that another host may have accepted a moment ago: a replica that does not show it yet is asked again."""
+    found = await find_turn(app.store, owner, response_id)
+    for pause in _LOOK_AGAIN if _OUR_ID.fullmatch(response_id) else ():
+        if found is not None:
+            break
+        await app.clock.sleep(pause)
+        found = await find_turn(app.store, owner, response_id)
     return found
 
 
@@ -193,7 +211,7 @@ async def relay(app: App, owner: str, response_id: str) -> LiveTurn | None:
     live = app.live.find(owner, response_id)
     if live is not None:
         return live
-    found = await find_turn(app.store, owner, response_id)
+    found = await find_fresh_turn(app, owner, response_id)
     if found is None:
         return None
     live = LiveTurn(found.record)
@@ -207,6 +225,8 @@ async def _pump(app: App, owner: str, live: LiveTurn) -> None:
             live.publish(batch)
         found = await find_turn(app.store, owner, live.record.id)
         live.end(found.record if found else None)
+    except AssistantError as error:  # whoever follows goes on by itself, and is told if that fails too
+        log.info("relay.broken", extra={"response_id": live.record.id, "code": error.code})
     finally:
         if not live.is_over:
             live.end()
