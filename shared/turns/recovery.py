@@ -59,6 +59,10 @@ async def _recover_one(app: App, due: Due) -> bool:
     return True
 
 
+class _NotQueued(Exception):
+    """A worker took the turn, or its owner ended or deleted it, since it was found: it must get no slot any more."""
+
+
 async def _send_again(app: App, owner: str, found: FoundTurn) -> bool:
     """A queued turn is overdue: give it a slot if there is one, and tell the workers; look again later."""
     turn, slots = found.record, app.settings.turn.background_slots
@@ -76,11 +80,14 @@ async def _send_again(app: App, owner: str, found: FoundTurn) -> bool:
         return usage.document()
 
     def later(body: dict[str, object] | None) -> dict[str, object]:
-        assert body is not None
-        due = app.clock.now() + QUEUED_SECONDS
-        return {**body, "due": due} if body["status"] == "queued" else dict(body)
+        if body is None or body.get("status") != "queued":
+            raise _NotQueued
+        return {**body, "due": app.clock.now() + QUEUED_SECONDS}
 
-    await mutate(app.store, STATE, owner, [], [Change(turn.id, later), Change(turn.usage_id, admit)])
+    try:
+        await mutate(app.store, STATE, owner, [], [Change(turn.id, later), Change(turn.usage_id, admit)])
+    except _NotQueued:
+        return False
     if may_run:
         await send_turn(app, owner, turn.id, tier=turn.params["service_tier"])
     return may_run
