@@ -5,7 +5,7 @@ Everything that it was shown is kept, byte for byte, to be compared with what a 
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -27,8 +27,8 @@ from tests.sim.world import OWNER, Machine, World
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 CALL_SECONDS = 600.0
 """Virtual seconds after which a client that got no word takes its call for stuck."""
-BREAKS = 40
-"""Breaks of one stream after which its client gives up: something is wrong."""
+INSIST_SECONDS = 600.0
+"""Virtual seconds after which a client that keeps trying gives up: something is wrong."""
 
 
 class Gone(Exception):
@@ -44,6 +44,8 @@ class Shown:
         self.blocks: dict[int, bytes] = {}
         self.last = -1
         self.is_over = False
+        self.is_gone = False
+        """It was refused for good: deleted, or never there."""
 
     def take(self, data: bytes) -> None:
         """What a connection delivers: each event once, in order, without a gap."""
@@ -77,10 +79,11 @@ class Client:
         self.shown: list[Shown] = []
         self.patience: float | None = None
         """Seconds without a byte after which a connection is given up; None: never."""
+        world.clients.append(self)
 
     @property
     def machine(self) -> Machine:
-        while self.machines[0].host.is_dead:
+        while self.machines[0].host.is_dead and len(self.machines) > 1:
             self.machines.pop(0)
         return self.machines[0]
 
@@ -99,14 +102,16 @@ class Client:
         """
         machine = machine or self.machine
         task = machine.host.spawn(work(machine.app))
-        done, _ = await asyncio.wait([task], timeout=CALL_SECONDS)
+        done, _ = await asyncio.wait([task], timeout=self.patience or CALL_SECONDS)
         if machine.host.is_dead:
             if done and not task.cancelled():
                 task.exception()
             raise Gone
-        if not done:
-            self.world.accuse(f"a call of {machine.host.name} has no end: {task!r}")
-            task.cancel()
+        if not done:  # it may go on there, as an abandoned request does
+            if self.patience is None:
+                self.world.accuse(f"a call of {machine.host.name} has no end: {task!r}")
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self.turn_over()
             raise Gone
         try:
             return task.result()
@@ -119,18 +124,26 @@ class Client:
         Raises:
             AssistantError: refused for good (an error of the caller's).
         """
-        for _ in range(BREAKS):
+        go_on = self._may_go_on()
+        while next(go_on):
             try:
                 return await self.call(work)
             except Gone:
                 continue
             except AssistantError as error:
-                if error.status < 500 and error.status not in (409, 429):
+                if error.code == "response_deleted" or (error.status < 500 and error.status not in (409, 429)):
                     raise
                 await asyncio.sleep(error.retry_after or 0.5)
                 self.turn_over()
         self.world.accuse("a call never succeeded")
         raise Gone
+
+    def _may_go_on(self) -> Iterator[bool]:
+        """True for as long as a client keeps trying."""
+        deadline = self.world.loop.time() + INSIST_SECONDS
+        while self.world.loop.time() < deadline:
+            yield True
+        yield False
 
     async def send(self, *, key: str | None = None, conversation: str | None = None, **body: Any) -> TurnRecord | None:
         """A plain request; with a key it is sent again until it is answered.
@@ -169,23 +182,25 @@ class Client:
         request = make_request(key=key, conversation=conversation, stream=True, **body)
         shown = Shown(self.world)
         self.shown.append(shown)
-        for _ in range(BREAKS):
+        go_on = self._may_go_on()
+        while next(go_on):
             if shown.id is not None:
                 await self._resume_once(shown, hang_up)
             elif await self._send_once(request, shown, hang_up) and key is None:
                 return shown  # nobody knows the turn's name: its owner would find it in a list
-            if shown.is_over or not come_back:
+            if shown.is_over or shown.is_gone or not come_back:
                 return shown
-        self.world.accuse(f"{shown.id}: no end of the stream after {BREAKS} breaks")
+        self.world.accuse(f"{shown.id}: the stream has no end")
         return shown
 
     async def resume(self, shown: Shown) -> None:
         """Come back to a stream after having stayed away."""
-        for _ in range(BREAKS):
-            if shown.is_over:
+        go_on = self._may_go_on()
+        while next(go_on):
+            if shown.is_over or shown.is_gone:
                 return
             await self._resume_once(shown, None)
-        self.world.accuse(f"{shown.id}: no end of the stream after {BREAKS} breaks")
+        self.world.accuse(f"{shown.id}: the stream has no end")
 
     async def cancel(self, response_id: str) -> TurnRecord | None:
         try:
@@ -194,6 +209,7 @@ class Client:
             return None
 
     async def delete(self, response_id: str) -> None:
+        self.world.deleted.add(response_id)
         try:
             await self.insist(lambda app: delete_turn(app, self.owner, response_id))
         except NotFound:
@@ -252,6 +268,8 @@ class Client:
                 if delivered is None:
                     return
                 if isinstance(delivered, AssistantError):
+                    if delivered.status == 404 or delivered.code == "response_deleted":
+                        shown.is_gone = True
                     await asyncio.sleep(delivered.retry_after or 0.2)
                     self.turn_over()
                     return

@@ -29,7 +29,7 @@ class Host:
         self.is_frozen = False
         self.tasks: set[asyncio.Task[Any]] = set()
         self.on_death: list[Callable[[], None]] = []
-        self._point = point
+        self.on_point = point
         self._held: list[asyncio.Future[None]] = []
 
     def spawn[T](self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -46,8 +46,8 @@ class Host:
         """
         if self.is_dead:
             raise Died(self.name)
-        if self._point is not None:
-            self._point(self, label)
+        if self.on_point is not None:
+            self.on_point(self, label)
         if self.is_dead:
             raise Died(self.name)
 

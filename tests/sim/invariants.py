@@ -20,7 +20,7 @@ from tests.sim.world import OWNER, Machine, World
 _WORD = re.compile(r"(\d+)\.(\d+)")
 
 
-async def check_world(world: World, machine: Machine, clients: list[Client], *, owner: str = OWNER) -> None:
+async def check_world(world: World, machine: Machine, *, owner: str = OWNER) -> None:
     """Everything below, accusing of what does not hold. `machine` is one that took no part yet."""
     turns = turns_of(world, owner)
     reader = Client(world, [machine], owner=owner)
@@ -31,7 +31,7 @@ async def check_world(world: World, machine: Machine, clients: list[Client], *, 
     for turn in turns.values():
         if turn.is_final and turn.is_response:
             replays[turn.id] = await _check_replay(world, reader, turn)
-    for client in clients:
+    for client in world.clients:
         for shown in client.shown:
             _check_shown(world, shown, replays, turns)
     for turn in turns.values():
@@ -203,7 +203,7 @@ def _check_usage(world: World, owner: str, turns: dict[str, TurnRecord]) -> None
         for models in usage.days.values():
             for model, more in models.items():
                 spent[model] = spent[model].plus(more)
-    if world.has_deleted or world.has_unkept:
+    if world.deleted or world.has_unkept:
         return  # what they used is counted, but no record says what it was
     total = Spent()
     for turn in turns.values():

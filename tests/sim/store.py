@@ -212,7 +212,7 @@ class HostStore:
     def __init__(self, store: MemoryStore, host: Host, *, weather: Weather, chance: random.Random) -> None:
         self._store = store
         self._host = host
-        self._weather = weather
+        self.weather = weather
         self._chance = chance
         self._seen: dict[_Key, int] = {}
         """The version of each partition that this process has written or read: it never reads an older one."""
@@ -264,15 +264,15 @@ class HostStore:
 
     def _view(self, container: str, partition: str) -> int | None:
         """Up to which version a read sees its partition; None: the newest."""
-        if not self._weather.lag:
+        if not self.weather.lag:
             return None
-        before = self._store._clock.now() - self._chance.uniform(0, self._weather.lag)  # pyright: ignore[reportPrivateUsage]
+        before = self._store._clock.now() - self._chance.uniform(0, self.weather.lag)  # pyright: ignore[reportPrivateUsage]
         upto = max(self._seen.get((container, partition), 0), self._store.newest(container, partition, before=before))
         self._seen[container, partition] = upto
         return upto
 
     async def _call[T](self, name: str, work: Callable[[], T], *, is_write: bool = False) -> T:
-        weather, chance = self._weather, self._chance
+        weather, chance = self.weather, self._chance
         count(name, 1.0)
         self._host.point(f"store.{name} before")
         await self._pass()
@@ -291,8 +291,8 @@ class HostStore:
         return result
 
     async def _pass(self) -> None:
-        seconds = self._chance.uniform(*self._weather.latency)
-        if self._chance.random() < self._weather.slow:
+        seconds = self._chance.uniform(*self.weather.latency)
+        if self._chance.random() < self.weather.slow:
             seconds *= 100
         await asyncio.sleep(seconds)
 

@@ -52,14 +52,14 @@ def run_flow(flow: Flow, **at: Where) -> Outcome:
 
     async def program(loop: VirtualLoop) -> World:
         world = World(loop, point=deaths.point, turn={"titles": False, **flow.settings})
-        stage = Stage(world, [world.start(name) for name in "ABC"])
+        stage = Stage(world, [world.start(name) for name in "ABCD"])
         try:
             async with asyncio.timeout(FLOW_SECONDS):
                 await flow.play(stage)
         except TimeoutError:
             world.accuse("the clients wait for ever")
         deaths.is_over = True
-        await rest(world, stage)
+        await rest(world)
         world.end()
         return world
 
@@ -69,16 +69,16 @@ def run_flow(flow: Flow, **at: Where) -> Outcome:
         return Outcome(deaths, [f"stuck: {stuck}"])
 
 
-async def rest(world: World, stage: Stage) -> None:
+async def rest(world: World) -> None:
     """Let a fresh process recover what is left, then check everything on another one."""
     world.start("recovery").serve_background()
     await asyncio.sleep(REST_SECONDS)
-    for client in stage.clients:
+    for client in list(world.clients):
         client.machines.append(world.start("late"))
         for shown in client.shown:
-            if shown.id is not None and not shown.is_over and not world.has_deleted:
+            if shown.id is not None and not shown.is_over and shown.id not in world.deleted:
                 await Client.resume(client, shown)
-    await check_world(world, world.start("judge"), stage.clients)
+    await check_world(world, world.start("judge"))
 
 
 def points(flow: Flow) -> list[str]:

@@ -5,7 +5,8 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from traceback import extract_tb
+from typing import TYPE_CHECKING, Any
 
 from shared.app import App
 from shared.bootstrap import build_app
@@ -15,7 +16,7 @@ from shared.jobs.base import QueueName
 from shared.models.base import Json, ModelRequest
 from shared.models.router import Router
 from shared.settings import Settings, TurnSettings
-from shared.storage.base import BatchFailed
+from shared.storage.base import STATE, BatchFailed
 from shared.tools.registry import ServerTool, ToolRegistry
 from shared.turns.journal import Fenced
 from shared.turns.ledger import HeadMoved, TurnTaken
@@ -31,6 +32,9 @@ TOOL_SECONDS = 0.1
 RECOVERY_SECONDS = 5.0
 VISIBILITY_SECONDS = 30.0
 
+if TYPE_CHECKING:
+    from tests.sim.client import Client
+
 _ORDINARY = (AssistantError, BatchFailed, Fenced, TurnTaken, HeadMoved, asyncio.CancelledError, Died)
 """How a task may end; anything else is a bug."""
 
@@ -38,9 +42,10 @@ _ORDINARY = (AssistantError, BatchFailed, Fenced, TurnTaken, HeadMoved, asyncio.
 class Machine:
     """One process of Companion: the app on its own connections, the timer and the queue trigger."""
 
-    def __init__(self, world: "World", host: Host, app: App) -> None:
+    def __init__(self, world: "World", host: Host, store: HostStore, app: App) -> None:
         self.world = world
         self.host = host
+        self.store = store
         self.app = app
 
     def serve_background(self) -> None:
@@ -172,12 +177,14 @@ class World:
         self.store = MemoryStore(self.clock)
         self.queue = SimQueue(self.chance, loop)
         self.machines: list[Machine] = []
+        self.clients: list[Client] = []
+        """Everybody who was shown anything."""
         self.asked: list[Asked] = []
         self.tool_runs: Counter[str] = Counter()
         """Times that each ticket of a tool was served."""
         self.violations: list[str] = []
-        self.has_deleted = False
-        """A response was deleted: its use is counted, though no record tells of it."""
+        self.deleted: set[str] = set()
+        """Responses that were to be deleted: their use is counted, though no record may tell of it."""
         self.has_unkept = False
         """A turn ran that keeps no record."""
         self.paces: Sequence[float] = (1.0,)
@@ -206,13 +213,19 @@ class World:
             ids=CountedIds(f"{self.seed}:{name}"),
             host=name,
         )
-        machine = Machine(self, host, app)
+        machine = Machine(self, host, store, app)
         self.machines.append(machine)
         return machine
 
     def accuse(self, what: str) -> None:
         """A promise was broken."""
         self.violations.append(f"[{self.loop.time():.3f}] {what}")
+
+    def turn_ids(self) -> list[str]:
+        """Of every turn that there is a record of."""
+        partitions = self.store.partitions(STATE)
+        stored = (stored for partition in partitions for stored in self.store.all(STATE, partition))
+        return [found.body["id"] for found in stored if found.body["kind"] == "turn"]
 
     def end(self) -> None:
         """The end of the world: every process dies."""
@@ -258,7 +271,8 @@ class World:
         failure = context.get("exception")
         if _is_death(failure) or all(machine.host.is_dead for machine in self.machines):
             return
-        self.accuse(f"{context.get('message')}: {failure!r}")
+        where = _place(failure) if isinstance(failure, BaseException) else ""
+        self.accuse(f"{context.get('message')}: {failure!r}{where}")
 
 
 def _is_death(failure: object) -> bool:
@@ -270,7 +284,6 @@ def _is_death(failure: object) -> bool:
 
 
 def _place(failure: BaseException) -> str:
-    trace = failure.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f" in {trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}" if trace is not None else ""
+    """Where it came from: the functions of the product on the way, innermost last."""
+    frames = [frame for frame in extract_tb(failure.__traceback__) if "/shared/" in frame.filename]
+    return "".join(f" > {frame.name}:{frame.lineno}" for frame in frames)
