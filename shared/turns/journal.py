@@ -17,10 +17,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.clock import Clock
+from shared.errors import StorageUnavailable
 from shared.storage.base import EVENTS, AlreadyExists, Create, Document, Store
 from shared.turns.events import Batch
 
 type Json = dict[str, Any]
+
+
+FIRST_PAUSE = 0.05
+"""Seconds before an append that the store did not answer is tried again; then twice as long, and so on."""
+_LOOKS = 10
 
 
 class Fenced(Exception):
@@ -101,8 +107,23 @@ class Journal:
 
         Raises:
             Fenced: another writer was here first.
-            StorageUnavailable: whether it was written is unknown, and a retry by the same writer finds out.
+            StorageUnavailable: the store was in trouble for longer than the lease; whether it was written is unknown.
         """
+        deadline, pause = self._clock.now() + self._lease, FIRST_PAUSE
+        while True:
+            try:
+                await self._create(batch, outcome)
+            except StorageUnavailable:
+                if self._clock.now() + pause > deadline:
+                    raise
+                await self._clock.sleep(pause)
+                pause *= 2
+            else:
+                self.number += 1
+                return
+
+    async def _create(self, batch: Batch, outcome: Document | None) -> None:
+        """One try; an earlier one that took effect without saying so is recognised."""
         document: Document = {
             "id": batch_id(self.number + 1),
             "first": batch.first,
@@ -119,7 +140,6 @@ class Journal:
         except AlreadyExists:
             if not await self._is_own(document):
                 raise Fenced(self._id) from None
-        self.number += 1
 
     async def sign_of_life(self) -> None:
         """Renew the lease when there is nothing to say."""
@@ -135,8 +155,12 @@ class Journal:
 
     async def _is_own(self, document: Document) -> bool:
         """Whether what is stored is this very batch: an earlier try that succeeded without saying so."""
-        stored = await self._store.read(EVENTS, self._id, document["id"])
-        return stored is not None and all(stored.body[name] == document[name] for name in ("writer", "first", "last"))
+        for _ in range(_LOOKS):
+            stored = await self._store.read(EVENTS, self._id, document["id"])
+            if stored is not None:
+                return all(stored.body[name] == document[name] for name in ("writer", "first", "last"))
+            await self._clock.sleep(FIRST_PAUSE)  # it is there, but this replica does not show it yet
+        return False
 
 
 EMPTY = Batch(0, -1, data=b"")
