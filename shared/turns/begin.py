@@ -80,6 +80,11 @@ async def _begin(app: App, caller: Principal, request: TurnRequest, own: str | N
                     return live
                 if attempt == 0 and isinstance(failure, Conflict):
                     continue  # a twin may have been faster by a hair: the second look finds it
+                if isinstance(failure, AlreadyExists):
+                    raise Conflict(
+                        "The response to this Idempotency-Key was deleted; use a new key for a new request.",
+                        code="response_deleted",
+                    ) from None
                 raise
     raise Conflict("The conversation keeps changing; try again.", code="conversation_locked", retry_after=1)
 

@@ -6,7 +6,7 @@ from shared.app import App
 from shared.conversations.records import TurnRecord
 from shared.conversations.repository import turns
 from shared.errors import Conflict
-from shared.storage.base import EVENTS, STATE, Delete, Document, Missing
+from shared.storage.base import EVENTS, STATE, Delete, Document, Missing, Operation, Upsert
 from shared.storage.mutate import Change, mutate
 from shared.turns.context import estimate_tokens
 from shared.turns.follow import get_turn
@@ -15,6 +15,8 @@ from shared.turns.run import estimated_usage, usage_body
 from shared.turns.takeover import Claimed, claim
 
 _TRIES = 10
+SPENT_SECONDS = 86_400
+"""How long the key of a deleted response stays taken."""
 
 
 async def cancel_turn(app: App, owner: str, response_id: str) -> TurnRecord:
@@ -73,7 +75,14 @@ async def delete_turn(app: App, owner: str, response_id: str) -> None:
         await mutate(app.store, STATE, owner, [], [Change(response_id, _hide)])
     else:
         with suppress(Missing):  # deleted by another request meanwhile: gone is gone
-            await app.store.batch(STATE, owner, [Delete(response_id)])
+            await app.store.batch(STATE, owner, [_removal(record)])
+
+
+def _removal(record: TurnRecord) -> Operation:
+    """A turn that was sent with a key leaves its id taken: a late retry of that send must not make it anew."""
+    if record.send_key is None:
+        return Delete(record.id)
+    return Upsert({"id": record.id, "kind": "spent", "ttl": SPENT_SECONDS})
 
 
 def _hide(body: Document | None) -> Document:
