@@ -121,6 +121,8 @@ class TurnRecord(Record):
     # exactly-once send
     send_key: str | None = None
     body_hash: str | None = None
+    nonce: str = ""
+    """Of one try to accept it: so that two sends with one key on one host can tell whose try was accepted."""
     # what it cost
     usage_id: str = ""
     """The usage record its reservation is in."""

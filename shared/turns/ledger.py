@@ -62,10 +62,10 @@ class Ledger:
                 etags, stored = await mutate(self.store, STATE, self.owner, fixed, changes)
             except AlreadyExists:
                 found = await find_turn(self.store, self.owner, turn.id)
-                if attempt == 0 or found is None or found.record.host != turn.host:
+                if attempt == 0 or found is None or found.record.nonce != turn.nonce:
                     raise
                 self.turn_etag = found.etag  # an earlier try took effect without saying so
-                self.is_usage_known, self.header = False, None
+                self.usage, self.header = await self.store.read(STATE, self.owner, turn.usage_id), None
                 return
             except StorageUnavailable:
                 await self._pause(attempt, changes)

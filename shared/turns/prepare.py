@@ -147,6 +147,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         host=app.host,
         send_key=request.send_key,
         body_hash=request.body_hash,
+        nonce=app.ids.token()[:8],
         usage_id=usage_id,
     )
     call = model_request(app, turn, model, context.items)
