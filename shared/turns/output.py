@@ -22,6 +22,7 @@ from shared.models.base import (
 )
 from shared.turns.events import Folded
 from shared.wire.items import PREFIXES
+from shared.wire.responses import visible_items
 
 type Json = dict[str, Any]
 
@@ -56,8 +57,17 @@ class _Item:
 class Output:
     """The output of one turn: items, and the events that tell of them."""
 
-    def __init__(self, turn_token: str, *, sequence: int = FIRST_SEQUENCE, items: list[Json] | None = None) -> None:
+    def __init__(
+        self,
+        turn_token: str,
+        *,
+        sequence: int = FIRST_SEQUENCE,
+        items: list[Json] | None = None,
+        include: list[str] | None = None,
+    ) -> None:
+        """`include` is what the caller asked to see; None: everything."""
         self._token = turn_token
+        self._include = include
         self.sequence = sequence
         """The number the next drained event gets."""
         self.items: list[Json] = list(items or [])
@@ -66,12 +76,12 @@ class Output:
         self._pending: list[Json | _Delta] = []
 
     @classmethod
-    def resumed(cls, turn_token: str, folded: Folded, *, sequence: int) -> "Output":
+    def resumed(cls, turn_token: str, folded: Folded, *, sequence: int, include: list[str] | None = None) -> "Output":
         """What another writer left: its items, open ones open again where they were torn.
 
         A batch never ends between the end of a part and the end of its item, so the last part of an open item is open.
         """
-        output = cls(turn_token, sequence=sequence, items=folded.items)
+        output = cls(turn_token, sequence=sequence, items=folded.items, include=include)
         for index, body in enumerate(output.items):
             if body.get("status") != "in_progress" or index in folded.called:
                 continue
@@ -354,7 +364,8 @@ class Output:
             case _:
                 pass
         body["status"] = status
-        self._pending.append({"type": "response.output_item.done", "output_index": item.index, "item": _snapshot(body)})
+        shown = _snapshot(body) if self._include is None else visible_items([_snapshot(body)], self._include)[0]
+        self._pending.append({"type": "response.output_item.done", "output_index": item.index, "item": shown})
 
     def snapshot(self) -> list[Json]:
         """The items as they stand, open text included: what a torn or cancelled turn keeps."""

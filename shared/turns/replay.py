@@ -50,7 +50,7 @@ def ending(turn: TurnRecord, *, number: int | None = None) -> Batch:
 
 def middle(turn: TurnRecord) -> Batch | None:
     """What a journal would have held, made from the items of a final turn: one delta a part; None without items."""
-    output = Output(turn.token)
+    output = Output(turn.token, include=turn.include)
     for key, item in enumerate(turn.output):
         _retell(output, key, item)
     events = output.drain()

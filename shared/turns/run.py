@@ -101,7 +101,7 @@ class Run:
             app=app,
             owner=owner,
             live=LiveTurn(turn),
-            output=Output(turn.token),
+            output=Output(turn.token, include=turn.include),
             journal=journal,
             ledger=ledger,
             tally=tally,

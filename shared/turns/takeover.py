@@ -58,7 +58,7 @@ class Claimed:
             app=app,
             owner=owner,
             live=live,
-            output=Output.resumed(self.turn.token, self.folded, sequence=sequence),
+            output=Output.resumed(self.turn.token, self.folded, sequence=sequence, include=self.turn.include),
             journal=self.journal,
             ledger=Ledger(app.store, owner, turn_etag=self.etag),
             tally=self.tally,
