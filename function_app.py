@@ -3,8 +3,13 @@
 import azure.functions as func
 
 from functions import (
+    account,
+    admin,
+    api_keys,
+    changes,
     chat_completions,
     conversations,
+    feedback,
     health,
     jobs,
     models,
@@ -12,17 +17,26 @@ from functions import (
     not_found,
     openapi,
     page,
+    projects,
     responses,
+    shares,
     trace,
 )
 
 BLUEPRINTS = (
     responses,
     trace,
+    admin,
     chat_completions,
     conversations,
     models,
     moderations,
+    projects,
+    shares,
+    feedback,
+    changes,
+    account,
+    api_keys,
     jobs,
     health,
     openapi,

@@ -5,13 +5,14 @@ from typing import Annotated, Any
 import azure.functions as func
 from pydantic import Field
 
-from functions._edge import Call, edge, include_param, json_response, limit_param, order_param, read_json
+from functions._edge import Call, edge, flag_param, include_param, json_response, limit_param, order_param, read_json
 from functions._http import Request, Response
 from functions._lists import page
-from functions._operations import INCLUDE, PAGED, PAGED_UPWARDS, Operation
-from shared.conversations import repository, service
+from functions._operations import INCLUDE, PAGED, PAGED_UPWARDS, Operation, flag, text
+from shared.conversations import library, repository, service
 from shared.conversations.records import ConversationRecord, TurnRecord
 from shared.errors import NotFound
+from shared.sharing.service import revoke_shares_of
 from shared.wire.answers.common import Deleted, Page
 from shared.wire.answers.conversations import Conversation, Turn
 from shared.wire.answers.items import Item
@@ -23,19 +24,31 @@ type Json = dict[str, Any]
 blueprint = func.Blueprint()
 
 MAX_ITEMS = 20
+MAX_QUERY = 200
+QUERY = text("query", "Words that title or text must have.")
+ARCHIVED = flag("archived", "Only those that are archived.")
+PINNED = flag("pinned", "Only those that are pinned.")
+PROJECT = text("project", "Only those of this project.")
 
 
 class CreateConversation(Schema):
+    """`project` and `temporary` (in no list or search, gone a day after its last change) are Companion's own."""
+
     items: Annotated[list[InputItem], Field(max_length=MAX_ITEMS)] | None = None
     metadata: Metadata | None = None
+    project: str | None = None
+    temporary: bool | None = None
 
 
 class UpdateConversation(Schema):
-    """`title` and `head` are Companion's own: rename, and switch to another branch."""
+    """All but `metadata` are Companion's own: rename, switch to another branch, keep apart; "" leaves a project."""
 
     metadata: Metadata | None = None
     title: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     head: str | None = None
+    archived: bool | None = None
+    pinned: bool | None = None
+    project: str | None = None
 
 
 class CreateItems(Schema):
@@ -49,21 +62,64 @@ async def create_conversation(request: Request, call: Call) -> Response:
     """Begin a conversation, empty or with items."""
     body = CreateConversation.model_validate(await read_json(request, call.app.settings.http.max_body))
     record = await service.create_conversation(
-        call.app, call.principal.owner, metadata=body.metadata or {}, items=body.items
+        call.app,
+        call.principal.owner,
+        metadata=body.metadata or {},
+        items=body.items,
+        project=body.project,
+        is_temporary=bool(body.temporary),
     )
     return json_response(render(record))
 
 
 @blueprint.route("v1/conversations", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
-@Operation(answer=Page[Conversation], query=PAGED)
+@Operation(answer=Page[Conversation], query=(*PAGED, QUERY, ARCHIVED, PINNED, PROJECT))
 async def list_conversations(request: Request, call: Call) -> Response:
-    """Newest change first; `after` is a conversation's id."""
+    """Newest change first; `after` is a conversation's id. Archived and temporary ones are left out.
+
+    With `query`: those whose title or text has every word of it, titles first, each with its `match`. One request looks
+    at 200 conversations and 400 turns at most; when `has_more` says that there are others, go on behind `next_after`.
+    """
     limit, order, owner = limit_param(request), order_param(request), call.principal.owner
     after = request.query_params.get("after")
     sort = (await service.get_conversation(call.app, owner, after)).record.sort if after else None
-    records = await repository.conversations(call.app.store, owner, after=sort, limit=limit + 1, order=order)
-    return json_response(page([render(record) for record in records[:limit]], has_more=len(records) > limit))
+    query = request.query_params.get("query", "").strip()
+    filters = _filters(request, is_search=bool(query))
+    if query:
+        found = await library.search(call.app.store, owner, query[:MAX_QUERY], after=sort, limit=limit, filters=filters)
+        hits = [render(hit.header) | {"match": _match(hit)} for hit in found.hits]
+        return json_response(page(hits, has_more=found.goes_on is not None) | {"next_after": found.goes_on})
+    records, has_more = await library.listed(
+        call.app.store, owner, after=sort, limit=limit, order=order, filters=filters
+    )
+    return json_response(page([render(record) for record in records], has_more=has_more))
+
+
+def _filters(request: Request, *, is_search: bool) -> library.Filters:
+    """Without a word about it, a list leaves out what is archived and a search does not."""
+    asked = {
+        name: flag_param(request, name) if request.query_params.get(name) else None for name in ("archived", "pinned")
+    }
+    archived = asked["archived"]
+    return library.Filters(
+        archived=False if archived is None and not is_search else archived,
+        pinned=asked["pinned"],
+        project=request.query_params.get("project") or None,
+    )
+
+
+def _match(hit: library.Hit) -> Json:
+    return {"in": hit.place, "response": hit.response, "snippet": hit.snippet}
+
+
+@blueprint.route("v1/conversations/{conversation_id}/restore", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
+@edge
+@Operation(answer=Conversation)
+async def restore_conversation(request: Request, call: Call) -> Response:
+    """Bring a deleted conversation back, for some days after its deletion (COMPANION_UNDO_DAYS)."""
+    id_ = request.path_params["conversation_id"]
+    return json_response(render(await service.restore_conversation(call.app, call.principal.owner, id_)))
 
 
 @blueprint.route("v1/conversations/{conversation_id}", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
@@ -88,6 +144,9 @@ async def update_conversation(request: Request, call: Call) -> Response:
         metadata=body.metadata,
         title=body.title,
         head=body.head,
+        archived=body.archived,
+        pinned=body.pinned,
+        project=body.project,
     )
     return json_response(render(record))
 
@@ -96,9 +155,10 @@ async def update_conversation(request: Request, call: Call) -> Response:
 @edge
 @Operation(answer=Deleted)
 async def delete_conversation(request: Request, call: Call) -> Response:
-    """Delete a conversation; its responses stay."""
+    """Delete a conversation and its share links; it can be restored for some days, then its responses go too."""
     id_ = request.path_params["conversation_id"]
     await service.delete_conversation(call.app, call.principal.owner, id_)
+    await revoke_shares_of(call.app, call.principal.owner, id_)
     return json_response({"id": id_, "object": "conversation.deleted", "deleted": True})
 
 
@@ -185,6 +245,10 @@ def render(record: ConversationRecord) -> Json:
         "title": record.title,
         "head": record.head,
         "running": record.running,
+        "archived": record.archived,
+        "pinned": record.pinned,
+        "project": record.project,
+        "temporary": record.is_temporary,
     }
 
 

@@ -110,7 +110,7 @@ var databaseName = 'companion'
 var packageContainer = 'package'
 var blobContainer = 'blobs'
 // Where the host puts what failed five times must be there before it does.
-var workQueues = ['turns', 'turns-poison', 'turns-low', 'turns-low-poison']
+var workQueues = ['turns', 'turns-poison', 'turns-low', 'turns-low-poison', 'jobs', 'jobs-poison']
 var hasModels = !empty(deployments)
 var modelName = deployments[?0].?name ?? modelServerModel
 var hasEdge = edge != 'none' || length(regions) > 1

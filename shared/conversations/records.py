@@ -30,7 +30,8 @@ class Record(BaseModel):
 class ConversationRecord(Record):
     """A conversation's header. Its turns are records of their own, so no append ever rewrites history."""
 
-    kind: Literal["conversation"] = "conversation"
+    kind: Literal["conversation", "conversation.deleted"] = "conversation"
+    """Deleted ones are of another kind, so that nothing finds them but what restores or purges them."""
     sort: str
     """Time of the last change, newest highest: `list` order."""
     created_at: float
@@ -44,6 +45,33 @@ class ConversationRecord(Record):
     """The last turn of the branch that is shown and continued."""
     running: str | None = None
     """The turn that holds the conversation; a second one is answered 409."""
+    archived: bool = False
+    pinned: bool = False
+    project: str | None = None
+    deleted_at: float | None = None
+    due: float | None = None
+    """When a deleted one is purged."""
+    ttl: int | None = None
+    """Set: a temporary conversation, in no list, search, change feed or log; its turns have the same."""
+
+    @property
+    def is_temporary(self) -> bool:
+        return self.ttl is not None
+
+
+class Tombstone(Record):
+    """What is left of a record that was deleted: so that whoever synchronises hears of it."""
+
+    kind: Literal["tombstone"] = "tombstone"
+    of: str
+    """The kind of what is gone."""
+    deleted_at: float
+    ttl: int = 30 * 86_400
+
+
+def tombstone(id_: str, of: str, now: float) -> Json:
+    """The document to write in the same batch as a delete."""
+    return Tombstone(id=f"gone_{id_}", of=of, deleted_at=now).document()
 
 
 class Summary(BaseModel):

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from shared.app import App
+from shared.conversations.deletion import hide, restore
 from shared.conversations.records import ConversationRecord, TurnRecord, header_sort, sort_key
 from shared.conversations.repository import (
     FoundConversation,
@@ -15,7 +16,7 @@ from shared.conversations.repository import (
 )
 from shared.errors import InvalidRequest, NotFound
 from shared.ids import turn_of
-from shared.storage.base import STATE, Create, Delete, Document
+from shared.storage.base import STATE, Create, Document
 from shared.storage.mutate import Change, mutate
 from shared.turns.context import turn_items
 from shared.turns.ledger import HeadMoved, busy, touched
@@ -23,6 +24,8 @@ from shared.wire.items import InputItem, stored_items
 
 type Json = dict[str, Any]
 
+TEMPORARY_SECONDS = 86_400
+"""How long a temporary conversation stays after its last change."""
 LOOK_BACK = 1000
 """Turns searched for an item whose id does not say which turn it is in."""
 
@@ -40,12 +43,30 @@ async def get_conversation(app: App, owner: str, id_: str) -> FoundConversation:
 
 
 async def create_conversation(
-    app: App, owner: str, *, metadata: dict[str, str], items: str | list[InputItem] | None
+    app: App,
+    owner: str,
+    *,
+    metadata: dict[str, str],
+    items: str | list[InputItem] | None,
+    project: str | None = None,
+    is_temporary: bool = False,
 ) -> ConversationRecord:
-    """A new conversation, with its first items if there are any."""
+    """A new conversation, with its first items if there are any.
+
+    Raises:
+        NotFound: there is no such project.
+    """
+    if project is not None:
+        await _check_project(app, owner, project)
     token, now, turn_token = app.ids.token(), app.clock.now(), app.ids.token()
     header = ConversationRecord(
-        id=f"conv_{token}", sort=header_sort(now, token), created_at=now, updated_at=now, metadata=metadata
+        id=f"conv_{token}",
+        sort=header_sort(now, token),
+        created_at=now,
+        updated_at=now,
+        metadata=metadata,
+        project=project,
+        ttl=TEMPORARY_SECONDS if is_temporary else None,
     )
     operations: list[Create] = []
     if items:
@@ -57,9 +78,18 @@ async def create_conversation(
 
 
 async def update_conversation(
-    app: App, owner: str, id_: str, *, metadata: dict[str, str] | None, title: str | None, head: str | None
+    app: App,
+    owner: str,
+    id_: str,
+    *,
+    metadata: dict[str, str] | None = None,
+    title: str | None = None,
+    head: str | None = None,
+    archived: bool | None = None,
+    pinned: bool | None = None,
+    project: str | None = None,
 ) -> ConversationRecord:
-    """Change what a client may change of a header; None leaves a field as it is.
+    """Change what a client may change of a header; None leaves a field as it is, "" takes it out of its project.
 
     Raises:
         NotFound: there is no such conversation.
@@ -71,8 +101,12 @@ async def update_conversation(
             raise InvalidRequest(
                 f"Response with id {head!r} is not a finished part of this conversation.", param="head"
             )
-    wanted = {"metadata": metadata, "title": title, "head": head}
-    given = {name: value for name, value in wanted.items() if value is not None}
+    if project:
+        await _check_project(app, owner, project)
+    wanted = {"metadata": metadata, "title": title, "head": head, "archived": archived, "pinned": pinned}
+    given: dict[str, object] = {name: value for name, value in wanted.items() if value is not None}
+    if project is not None:
+        given["project"] = project or None
 
     def apply(body: Document | None) -> Document:
         header = _existing(body, id_)
@@ -85,9 +119,17 @@ async def update_conversation(
 
 
 async def delete_conversation(app: App, owner: str, id_: str) -> None:
-    """The conversation is gone; its responses are not (as OpenAI's specification says)."""
-    await get_conversation(app, owner, id_)
-    await app.store.batch(STATE, owner, [Delete(id_)])
+    """The conversation is gone, but can be restored for some days; its responses stay as long."""
+    await hide(app.store, app.clock, owner, id_, undo_days=app.settings.data.undo_days)
+
+
+async def restore_conversation(app: App, owner: str, id_: str) -> ConversationRecord:
+    """Bring a deleted conversation back.
+
+    Raises:
+        NotFound: it was not deleted, or too long ago.
+    """
+    return await restore(app.store, app.clock, owner, id_)
 
 
 async def add_items(app: App, owner: str, id_: str, new: list[InputItem]) -> list[Json]:
@@ -237,8 +279,14 @@ def _no_item(item_id: str) -> NotFound:
     return NotFound(f"Item with id {item_id!r} not found.", param="item_id")
 
 
+async def _check_project(app: App, owner: str, id_: str) -> None:
+    stored = await app.store.read(STATE, owner, id_)
+    if stored is None or stored.body.get("kind") != "project":
+        raise NotFound(f"Project with id {id_!r} not found.", param="project")
+
+
 def _existing(body: Document | None, id_: str) -> ConversationRecord:
-    if body is None:
+    if body is None or body.get("kind") != "conversation":
         raise NotFound(f"Conversation with id {id_!r} not found.", param="conversation_id")
     return ConversationRecord.model_validate(body)
 
@@ -262,6 +310,7 @@ def _added(
         created_at=now,
         completed_at=now,
         input=items,
+        ttl=header.ttl,
     )
 
 

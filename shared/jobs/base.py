@@ -7,12 +7,14 @@ does no harm. What matters is found again by querying for it (`due`), should eve
 from typing import Any, Literal, Protocol
 
 type Json = dict[str, Any]
-type QueueName = Literal["turns", "turns-low"]
+type QueueName = Literal["turns", "turns-low", "jobs"]
 
 TURNS: QueueName = "turns"
 """Background turns."""
 TURNS_LOW: QueueName = "turns-low"
 """Background turns of the `flex` tier: looked at beside, never before, the others."""
+JOBS: QueueName = "jobs"
+"""Exports, imports and erasures."""
 
 
 class Queue(Protocol):

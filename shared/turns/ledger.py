@@ -18,6 +18,9 @@ RETRY_AFTER_BUSY = 0.5
 
 _UNKNOWN_OUTCOME_TRIES = 6
 
+MOVED = "moved"
+"""In the partition of a guest who signed in: the record that says where everything went (adoption/service.py)."""
+
 
 class HeadMoved(Exception):
     """The conversation went on since its history was read: the context must be built again."""
@@ -86,6 +89,8 @@ class Ledger:
                 etags = await self.store.batch(STATE, self.owner, [Replace(turn.document(), self.turn_etag)])
             except (Stale, Missing) as failure:
                 found = await find_turn(self.store, self.owner, turn.id)
+                if found is None and await self._follow(turn):
+                    continue
                 if found is None or found.record != turn:
                     raise TurnTaken(turn.id) from failure
                 self.turn_etag = found.etag
@@ -119,10 +124,13 @@ class Ledger:
                 usage = meter.forget_send(usage, turn.id)  # nothing to join: a client that retries wants another try
             return leave(usage)
 
-        changes = [self._usage_change(turn.usage_id, settle)]
-        if turn.conversation is not None:
-            changes.append(self._header_change(turn.conversation, _release(turn, now)))
-        fixed = [Replace(turn.document(), self.turn_etag)] if turn.is_kept else []
+        def parts() -> tuple[list[Replace], list[Change]]:
+            changes = [self._usage_change(turn.usage_id, settle)]
+            if turn.conversation is not None:
+                changes.append(self._header_change(turn.conversation, _release(turn, now)))
+            return [Replace(turn.document(), self.turn_etag)] if turn.is_kept else [], changes
+
+        fixed, changes = parts()
         for attempt in range(_UNKNOWN_OUTCOME_TRIES):
             try:
                 _, stored = await mutate(self.store, STATE, self.owner, fixed, changes)
@@ -132,11 +140,28 @@ class Ledger:
                 if found is None or found.record != turn:
                     raise TurnTaken(turn.id) from stale
                 return None  # an earlier try took effect without saying so
+            except Missing as gone:
+                if not await self._follow(turn):
+                    raise TurnTaken(turn.id) from gone
+                fixed, changes = parts()
             except _ConversationGone:
                 del changes[1:]
             except StorageUnavailable:
                 await self._pause(attempt, changes)
         raise AssertionError("the last try returns or raises")
+
+    async def _follow(self, turn: TurnRecord) -> bool:
+        """The turn is not where it was: go where its guest's data went when they signed in, if that is why."""
+        mark = await self.store.read(STATE, self.owner, MOVED)
+        account = mark.body.get("account") if mark is not None else None
+        found = await find_turn(self.store, account, turn.id) if account else None
+        if account is None or found is None or found.record.is_final:
+            return False
+        if (found.record.host, found.record.attempt) != (turn.host, turn.attempt):
+            return False
+        self.owner, self.turn_etag = account, found.etag
+        self.header, self.usage, self.is_usage_known = None, None, False
+        return True
 
     @staticmethod
     async def _pause(attempt: int, changes: list[Change]) -> None:
@@ -163,7 +188,7 @@ def _hold(expected: ConversationRecord, turn: TurnRecord) -> Callable[[Document 
     """The header with this turn in its hands; what the context was built on must still be so."""
 
     def apply(body: Document | None) -> Document:
-        if body is None:
+        if body is None or body.get("kind") != "conversation":
             raise HeadMoved
         header = ConversationRecord.model_validate(body)
         if header.running is not None and header.running != turn.id:

@@ -31,7 +31,7 @@ from shared.turns.context import (
     reach_of,
     turn_items,
 )
-from shared.turns.instructions import instruct, told
+from shared.turns.instructions import Told, instruct, told
 from shared.turns.ledger import Ledger, busy
 from shared.turns.trace import Trace
 from shared.usage import meter
@@ -108,7 +108,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
     usage, place, items = await _gather(
         app.store.read(STATE, owner, usage_id),
         _find_place(app, owner, create),
-        _resolve_references(app, owner, stored_items(create.input, token)),
+        _checked(app, _resolve_references(app, owner, stored_items(create.input, token)), asked),
     )
     _join_equal(usage, request, now)
     if place.header is not None and place.header.record.running is not None:
@@ -149,6 +149,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         body_hash=request.body_hash,
         nonce=app.ids.token()[:8],
         usage_id=usage_id,
+        ttl=place.header.record.ttl if place.header else None,
     )
     call = model_request(app, turn, model, context.items)
     reserve_tokens = estimate_tokens(context.items) + (create.max_output_tokens or DEFAULT_OUTPUT_TOKENS)
@@ -240,6 +241,16 @@ async def count_input(app: App, caller: Principal, request: TurnRequest) -> int:
     return estimate_tokens(plan.request.items) + (
         estimate_tokens(fixed) if plan.request.instructions or plan.request.tools else 0
     )
+
+
+async def _checked(app: App, items: Any, asked: Told) -> list[Json]:
+    """The new items, once every guardrail has let them through, and what the prompt makes of its variables."""
+    resolved: list[Json] = await items
+    if app.guardrails is not None:
+        given: Any = asked.params.get("instructions")
+        spoken: list[Json] = [message for message in given or () if message["role"] == "user"]
+        await app.guardrails.check_input([*spoken, *resolved])
+    return resolved
 
 
 async def _gather(usage: Any, place: Any, items: Any) -> tuple[Stored | None, "_Place", list[Json]]:
@@ -402,6 +413,7 @@ def model_request(app: App, turn: TurnRecord, model: str, context: list[Json]) -
         text=params["text"] if "text" in turn.call["sent"] else None,
         reasoning={key: value for key, value in params["reasoning"].items() if value} or None,
         logprobs="message.output_text.logprobs" in turn.include,
+        pace=app.settings.turn.interval if turn.is_kept else 0.0,
         **{name: params[name] for name in _PASSED if name in turn.call["sent"] and params[name] is not None},
         **turn.call["extra"],
     )

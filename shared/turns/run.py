@@ -319,7 +319,7 @@ class Run:
             and self.app.settings.turn.titles
             and (final.flags or {}).get("titles") != "off"
         ):
-            self.app.live.keep(asyncio.create_task(title_quietly(self.app, self.owner, final)))
+            self.app.live.keep(asyncio.create_task(title_quietly(self.app, self.ledger.owner, final)))
         signals.turn(_signal(final, self.owner, charge=self.tally.charge))
         log.info(
             "turn.ended",

@@ -99,7 +99,7 @@ def _clean(text: str) -> str:
 
 def _titled(title: str) -> Any:
     def apply(body: Document | None) -> Document:
-        if body is None or body.get("title"):
+        if body is None or body.get("kind") != "conversation" or body.get("title"):
             raise _Gone
         return ConversationRecord.model_validate(body).model_copy(update={"title": title}).document()
 

@@ -1,11 +1,15 @@
 """What `/v1/conversations` answers."""
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from shared.wire.answers.items import Item
 from shared.wire.answers.responses import IncompleteDetails, ResponseError, Usage
 
 type Json = dict[str, Any]
+
+
+Match = TypedDict("Match", {"in": Literal["title", "text"], "response": str | None, "snippet": str})
+"""Where a search found its words."""
 
 
 class Conversation(TypedDict):
@@ -22,6 +26,12 @@ class Conversation(TypedDict):
     """The response (or the items) that the next turn continues."""
     running: str | None
     """The response that is being made in it."""
+    archived: bool
+    pinned: bool
+    project: str | None
+    temporary: bool
+    """In no list, search or change feed; gone a day after its last change."""
+    match: NotRequired[Match]
 
 
 class Turn(TypedDict):

@@ -1,0 +1,118 @@
+"""Deleting a conversation: hidden at once, restorable for some days, then gone with its turns and their journals."""
+
+import asyncio
+
+from shared.clock import Clock
+from shared.conversations.records import ConversationRecord, tombstone
+from shared.conversations.repository import find_turn, turns
+from shared.errors import NotFound
+from shared.storage.base import EVENTS, STATE, Delete, Document, Missing, Query, Stale, Store, Upsert
+from shared.storage.mutate import Change, mutate
+
+DELETED = "conversation.deleted"
+_BATCH = 90
+_WAIT = 3600.0
+"""Seconds until a purge that met a running turn is tried again."""
+
+
+async def hide(store: Store, clock: Clock, owner: str, id_: str, *, undo_days: float) -> None:
+    """Delete, so that `restore` can bring it back for so many days; with none, it is purged now.
+
+    Raises:
+        NotFound: there is no such conversation.
+    """
+    now = clock.now()
+
+    def apply(body: Document | None) -> Document:
+        if body is None or body.get("kind") != "conversation":
+            raise _missing(id_)
+        changes = {"kind": DELETED, "deleted_at": now, "due": now + undo_days * 86_400}
+        return ConversationRecord.model_validate(body).model_copy(update=changes).document()
+
+    await mutate(store, STATE, owner, [], [Change(id_, apply)])
+    if not undo_days:
+        await purge(store, clock, owner, id_)
+
+
+async def restore(store: Store, clock: Clock, owner: str, id_: str) -> ConversationRecord:
+    """Bring a deleted conversation back, as it was.
+
+    Raises:
+        NotFound: it was not deleted, or is gone for good.
+    """
+    stored = await store.read(STATE, owner, id_)
+    running = stored.body.get("running") if stored else None
+    turn = await find_turn(store, owner, running) if running else None
+    is_over = running is not None and (turn is None or turn.record.is_final)
+    failed = turn is None or turn.record.status == "failed"
+
+    def apply(body: Document | None) -> Document:
+        if body is None or body.get("kind") != DELETED:
+            raise _missing(id_)
+        header = ConversationRecord.model_validate(body)
+        changes: Document = {"kind": "conversation", "deleted_at": None, "due": None}
+        if is_over and header.running == running:  # it ended while its conversation was hidden
+            changes |= {"running": None, "head": header.head if failed else running}
+        return header.model_copy(update=changes).document()
+
+    _, changed = await mutate(store, STATE, owner, [], [Change(id_, apply)])
+    return ConversationRecord.model_validate(changed[0].body)
+
+
+async def purge(store: Store, clock: Clock, owner: str, id_: str) -> bool:
+    """Remove a hidden conversation with everything that is part of it. Safe to repeat, and to break off.
+
+    Returns:
+        False when a response is still being made in it: try again later.
+    """
+    stored = await store.read(STATE, owner, id_)
+    if stored is None or stored.body.get("kind") != DELETED:
+        return True
+    while page := await turns(store, owner, id_, limit=_BATCH):
+        if not all(turn.is_final for turn in page):
+            header = ConversationRecord.model_validate(stored.body)
+            later = header.model_copy(update={"due": clock.now() + _WAIT})
+            await store.batch(STATE, owner, [Upsert(later.document())])
+            return False
+        await remove_turns(store, owner, [turn.id for turn in page])
+    for kind in ("feedback",):
+        found = await store.query(STATE, owner, Query(kind=kind, group=id_, limit=_BATCH))
+        await remove(store, owner, [each.body["id"] for each in found])
+    try:
+        gone = tombstone(id_, "conversation", clock.now())
+        await store.batch(STATE, owner, [Delete(id_, stored.etag), Upsert(gone)])
+    except (Stale, Missing):
+        return False
+    return True
+
+
+async def remove_turns(store: Store, owner: str, ids: list[str]) -> None:
+    """Turns and their journals; the journals first, which nothing else would lead to."""
+    await asyncio.gather(*(store.erase(EVENTS, id_) for id_ in ids))
+    await remove(store, owner, ids)
+
+
+async def remove(store: Store, owner: str, ids: list[str]) -> None:
+    """Delete what is there of these records."""
+    if not ids:
+        return
+    try:
+        await store.batch(STATE, owner, [Delete(id_) for id_ in ids])
+    except Missing:
+        for id_ in ids:
+            try:
+                await store.batch(STATE, owner, [Delete(id_)])
+            except Missing:
+                continue
+
+
+async def leave_tombstone(store: Store, owner: str, id_: str, of: str, now: float) -> None:
+    """Delete a record so that whoever synchronises hears of it. Safe to repeat."""
+    try:
+        await store.batch(STATE, owner, [Delete(id_), Upsert(tombstone(id_, of, now))])
+    except Missing:
+        return
+
+
+def _missing(id_: str) -> NotFound:
+    return NotFound(f"Conversation with id {id_!r} not found.", param="conversation_id")
