@@ -1,9 +1,14 @@
-"""Atomic change of several records at once, retried while others change them too."""
+"""Atomic change of several records at once, retried while others change them too.
+
+Within a process the changes of one partition wait for each other, and each begins with what the one before it wrote: a
+user's many turns at once would otherwise meet at the same usage record, and all but one of them fail, again and again.
+"""
 
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from shared.errors import StorageUnavailable
 from shared.storage.base import BatchFailed, Create, Document, Operation, Replace, Store, Stored
@@ -27,6 +32,18 @@ class Change:
     """True: `known` is what a read gave, even where that was nothing."""
 
 
+@dataclass(eq=False)
+class _Line:
+    """Who changes one partition here; gone when nobody does."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    newest: dict[str, Stored] = field(default_factory=dict[str, Stored])
+    """Records as the last one in the line left them."""
+
+
+_lines: WeakValueDictionary[tuple[int, str, str], _Line] = WeakValueDictionary()
+
+
 async def mutate(
     store: Store, container: str, partition: str, fixed: Sequence[Operation], changes: Sequence[Change]
 ) -> tuple[list[str], list[Stored]]:
@@ -39,6 +56,24 @@ async def mutate(
         BatchFailed: a fixed operation did not hold; nothing was written.
         StorageUnavailable: whether it was written is unknown, or too many others change the same records.
     """
+    key = (id(store), container, partition)
+    line = _lines.get(key)
+    if line is None:
+        line = _lines[key] = _Line()
+    async with line.lock:
+        for change in changes:
+            newest = line.newest.get(change.id)
+            if newest is not None:
+                change.known, change.is_known = newest, True
+        line.newest.clear()
+        etags, stored = await _mutate(store, container, partition, fixed, changes)
+        line.newest.update(zip((change.id for change in changes), stored, strict=True))
+        return etags, stored
+
+
+async def _mutate(
+    store: Store, container: str, partition: str, fixed: Sequence[Operation], changes: Sequence[Change]
+) -> tuple[list[str], list[Stored]]:
     for attempt in range(MAX_TRIES):
         for change in changes:
             if not change.is_known:
