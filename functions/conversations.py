@@ -9,9 +9,10 @@ from functions._edge import Call, edge, flag_param, include_param, json_response
 from functions._http import Request, Response
 from functions._lists import page
 from functions._operations import INCLUDE, PAGED, PAGED_UPWARDS, Operation, flag, text
+from functions._send import sent_as
 from shared.conversations import library, repository, service
 from shared.conversations.records import ConversationRecord, TurnRecord
-from shared.errors import NotFound
+from shared.errors import InvalidRequest, NotFound
 from shared.sharing.service import revoke_shares_of
 from shared.wire.answers.common import Deleted, Page
 from shared.wire.answers.conversations import Conversation, Turn
@@ -29,6 +30,27 @@ QUERY = text("query", "Words that title or text must have.")
 ARCHIVED = flag("archived", "Only those that are archived.")
 PINNED = flag("pinned", "Only those that are pinned.")
 PROJECT = text("project", "Only those of this project.")
+
+
+def _id(request: Request) -> str:
+    """The conversation the path names; official servers tell an id of another kind apart from an unknown one.
+
+    Raises:
+        InvalidRequest: it cannot be one.
+    """
+    id_: str = request.path_params["conversation_id"]
+    if not id_.startswith("conv_"):
+        raise InvalidRequest(
+            f"Invalid 'conversation_id': {id_!r}. Expected an ID that begins with 'conv_'.",
+            param="conversation_id",
+            code="invalid_value",
+        )
+    return id_
+
+
+def _sent(request: Request) -> service.Sent:
+    sent = sent_as(request)
+    return service.Sent(sent["send_key"], sent["body_hash"] if sent["send_key"] else None)
 
 
 class CreateConversation(Schema):
@@ -68,6 +90,7 @@ async def create_conversation(request: Request, call: Call) -> Response:
         items=body.items,
         project=body.project,
         is_temporary=bool(body.temporary),
+        sent=_sent(request),
     )
     return json_response(render(record))
 
@@ -118,7 +141,7 @@ def _match(hit: library.Hit) -> Json:
 @Operation(answer=Conversation)
 async def restore_conversation(request: Request, call: Call) -> Response:
     """Bring a deleted conversation back, for some days after its deletion (COMPANION_UNDO_DAYS)."""
-    id_ = request.path_params["conversation_id"]
+    id_ = _id(request)
     return json_response(render(await service.restore_conversation(call.app, call.principal.owner, id_)))
 
 
@@ -127,7 +150,7 @@ async def restore_conversation(request: Request, call: Call) -> Response:
 @Operation(answer=Conversation)
 async def retrieve_conversation(request: Request, call: Call) -> Response:
     """A conversation, without its items."""
-    found = await service.get_conversation(call.app, call.principal.owner, request.path_params["conversation_id"])
+    found = await service.get_conversation(call.app, call.principal.owner, _id(request))
     return json_response(render(found.record))
 
 
@@ -137,11 +160,15 @@ async def retrieve_conversation(request: Request, call: Call) -> Response:
 async def update_conversation(request: Request, call: Call) -> Response:
     """Change the metadata, the title or the shown branch."""
     body = UpdateConversation.model_validate(await read_json(request, call.app.settings.http.max_body))
+    if not body.model_fields_set:
+        raise InvalidRequest(
+            "Missing required parameter: 'metadata'.", param="metadata", code="missing_required_parameter"
+        )
     record = await service.update_conversation(
         call.app,
         call.principal.owner,
-        request.path_params["conversation_id"],
-        metadata=body.metadata,
+        _id(request),
+        metadata=body.metadata or {} if "metadata" in body.model_fields_set else None,
         title=body.title,
         head=body.head,
         archived=body.archived,
@@ -156,7 +183,7 @@ async def update_conversation(request: Request, call: Call) -> Response:
 @Operation(answer=Deleted)
 async def delete_conversation(request: Request, call: Call) -> Response:
     """Delete a conversation and its share links; it can be restored for some days, then its responses go too."""
-    id_ = request.path_params["conversation_id"]
+    id_ = _id(request)
     await service.delete_conversation(call.app, call.principal.owner, id_)
     await revoke_shares_of(call.app, call.principal.owner, id_)
     return json_response({"id": id_, "object": "conversation.deleted", "deleted": True})
@@ -168,8 +195,8 @@ async def delete_conversation(request: Request, call: Call) -> Response:
 async def create_items(request: Request, call: Call) -> Response:
     """Append items that nobody answers."""
     body = CreateItems.model_validate(await read_json(request, call.app.settings.http.max_body))
-    id_ = request.path_params["conversation_id"]
-    items = await service.add_items(call.app, call.principal.owner, id_, body.items)
+    id_ = _id(request)
+    items = await service.add_items(call.app, call.principal.owner, id_, body.items, sent=_sent(request))
     return json_response(page(visible_items(items, include_param(request)), has_more=False))
 
 
@@ -181,7 +208,7 @@ async def list_items(request: Request, call: Call) -> Response:
     items, has_more = await service.list_items(
         call.app,
         call.principal.owner,
-        request.path_params["conversation_id"],
+        _id(request),
         after=request.query_params.get("after") or None,
         order=order_param(request),
         limit=limit_param(request),
@@ -197,7 +224,7 @@ async def list_items(request: Request, call: Call) -> Response:
 async def retrieve_item(request: Request, call: Call) -> Response:
     """One item."""
     owner = call.principal.owner
-    header = (await service.get_conversation(call.app, owner, request.path_params["conversation_id"])).record
+    header = (await service.get_conversation(call.app, owner, _id(request))).record
     _, item = await service.find_item(call.app, owner, header, request.path_params["item_id"])
     return json_response(visible_items([item], include_param(request))[0])
 
@@ -209,9 +236,7 @@ async def retrieve_item(request: Request, call: Call) -> Response:
 @Operation(answer=Conversation)
 async def delete_item(request: Request, call: Call) -> Response:
     """Take an item out of the conversation; the response it came from keeps it."""
-    record = await service.remove_item(
-        call.app, call.principal.owner, request.path_params["conversation_id"], request.path_params["item_id"]
-    )
+    record = await service.remove_item(call.app, call.principal.owner, _id(request), request.path_params["item_id"])
     return json_response(render(record))
 
 
@@ -221,7 +246,7 @@ async def delete_item(request: Request, call: Call) -> Response:
 async def list_turns(request: Request, call: Call) -> Response:
     """Companion's own: every turn of the conversation, of every branch, oldest first unless asked otherwise."""
     limit, order, owner = limit_param(request), order_param(request, default="asc"), call.principal.owner
-    id_ = request.path_params["conversation_id"]
+    id_ = _id(request)
     await service.get_conversation(call.app, owner, id_)
     after = request.query_params.get("after")
     sort = None

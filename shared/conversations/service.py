@@ -1,6 +1,7 @@
 """What may happen to conversations and their items."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from shared.app import App
@@ -14,12 +15,13 @@ from shared.conversations.repository import (
     turns,
     walk_back,
 )
-from shared.errors import InvalidRequest, NotFound
-from shared.ids import turn_of
-from shared.storage.base import STATE, Create, Document
+from shared.errors import InvalidRequest, NotFound, Unprocessable
+from shared.ids import derived_token, turn_of
+from shared.storage.base import STATE, AlreadyExists, Create, Document
 from shared.storage.mutate import Change, mutate
 from shared.turns.context import turn_items
 from shared.turns.ledger import HeadMoved, busy, touched
+from shared.turns.prepare import resolve_references
 from shared.wire.items import InputItem, stored_items
 
 type Json = dict[str, Any]
@@ -28,6 +30,33 @@ TEMPORARY_SECONDS = 86_400
 """How long a temporary conversation stays after its last change."""
 LOOK_BACK = 1000
 """Turns searched for an item whose id does not say which turn it is in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How a request that makes something names itself: ids derive from the key, so it makes it once."""
+
+    key: str | None = None
+    body_hash: str | None = None
+
+    def token(self, app: App, owner: str, *what: str) -> str:
+        return derived_token(owner, self.key, "conversation", *what) if self.key else app.ids.token()
+
+    def same[R: ConversationRecord | TurnRecord](self, record: R) -> R:
+        """What an earlier request with this key made.
+
+        Raises:
+            Unprocessable: that was another request.
+        """
+        if record.body_hash != self.body_hash:
+            raise Unprocessable(
+                "This Idempotency-Key was used for another request; use a new key for a new request.",
+                code="idempotency_key_reused",
+            )
+        return record
+
+
+UNNAMED = Sent()
 
 
 async def get_conversation(app: App, owner: str, id_: str) -> FoundConversation:
@@ -50,15 +79,17 @@ async def create_conversation(
     items: str | list[InputItem] | None,
     project: str | None = None,
     is_temporary: bool = False,
+    sent: Sent = UNNAMED,
 ) -> ConversationRecord:
-    """A new conversation, with its first items if there are any.
+    """A new conversation, with its first items if there are any; where `sent` names it, made once.
 
     Raises:
-        NotFound: there is no such project.
+        NotFound: there is no such project, or no such item to refer to.
+        Unprocessable: the idempotency key was used for another body.
     """
     if project is not None:
         await _check_project(app, owner, project)
-    token, now, turn_token = app.ids.token(), app.clock.now(), app.ids.token()
+    now, token, turn_token = app.clock.now(), sent.token(app, owner), sent.token(app, owner, "items")
     header = ConversationRecord(
         id=f"conv_{token}",
         sort=header_sort(now, token),
@@ -67,13 +98,18 @@ async def create_conversation(
         metadata=metadata,
         project=project,
         ttl=TEMPORARY_SECONDS if is_temporary else None,
+        body_hash=sent.body_hash,
     )
     operations: list[Create] = []
     if items:
-        turn = _added(header, stored_items(items, turn_token), parent=None, now=now, token=turn_token)
+        given = await resolve_references(app, owner, stored_items(items, turn_token, param="items"), param="items")
+        turn = _added(header, given, parent=None, now=now, token=turn_token)
         header = header.model_copy(update={"head": turn.id})
         operations.append(Create(turn.document()))
-    await app.store.batch(STATE, owner, [Create(header.document()), *operations])
+    try:
+        await app.store.batch(STATE, owner, [Create(header.document()), *operations])
+    except AlreadyExists:
+        return sent.same((await get_conversation(app, owner, header.id)).record)
     return header
 
 
@@ -132,33 +168,39 @@ async def restore_conversation(app: App, owner: str, id_: str) -> ConversationRe
     return await restore(app.store, app.clock, owner, id_)
 
 
-async def add_items(app: App, owner: str, id_: str, new: list[InputItem]) -> list[Json]:
-    """Append items by hand, as a turn that nobody answers.
+async def add_items(app: App, owner: str, id_: str, new: list[InputItem], *, sent: Sent = UNNAMED) -> list[Json]:
+    """Append items by hand, as a turn that nobody answers; where `sent` names it, once.
 
     Raises:
         InvalidRequest: an item is in the conversation already.
+        NotFound: there is no such item to refer to.
         Conflict: a response is being made in it.
+        Unprocessable: the idempotency key was used for another body.
     """
-    token = app.ids.token()
-    items = stored_items(new, token)
+    token = sent.token(app, owner, "items")
     header: ConversationRecord | None = None
     for _ in range(4):
+        known = await find_turn(app.store, owner, f"resp_{token}") if sent.key else None
+        if known is not None:
+            return sent.same(known.record).input
+        items = await resolve_references(app, owner, stored_items(new, token, param="items"), param="items")
         found = await get_conversation(app, owner, id_)
         header = found.record
         if header.running is not None:
             raise busy(header)
         parent = await find_turn(app.store, owner, header.head) if header.head else None
         await _refuse_known(app, owner, header, [item for item in items if turn_of(item["id"]) != token])
-        turn = _added(header, items, parent=parent.record if parent else None, now=app.clock.now(), token=token)
+        now, before = app.clock.now(), parent.record if parent else None
+        turn = _added(header, items, parent=before, now=now, token=token, body_hash=sent.body_hash)
         try:
             await mutate(
                 app.store,
                 STATE,
                 owner,
                 [Create(turn.document())],
-                [Change(id_, _moving(header, turn, app.clock.now()), known=found.stored, is_known=True)],
+                [Change(id_, _moving(header, turn, now), known=found.stored, is_known=True)],
             )
-        except HeadMoved:
+        except (HeadMoved, AlreadyExists):  # a twin may have been faster: then it is found
             continue
         return turn.input
     assert header is not None
@@ -292,7 +334,13 @@ def _existing(body: Document | None, id_: str) -> ConversationRecord:
 
 
 def _added(
-    header: ConversationRecord, items: list[Json], *, parent: TurnRecord | None, now: float, token: str
+    header: ConversationRecord,
+    items: list[Json],
+    *,
+    parent: TurnRecord | None,
+    now: float,
+    token: str,
+    body_hash: str | None = None,
 ) -> TurnRecord:
     depth = parent.depth + 1 if parent else 0
     return TurnRecord(
@@ -310,6 +358,7 @@ def _added(
         created_at=now,
         completed_at=now,
         input=items,
+        body_hash=body_hash,
         ttl=header.ttl,
     )
 

@@ -108,7 +108,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
     usage, place, items = await _gather(
         app.store.read(STATE, owner, usage_id),
         _find_place(app, owner, create),
-        _checked(app, _resolve_references(app, owner, stored_items(create.input, token)), asked),
+        _checked(app, resolve_references(app, owner, stored_items(create.input, token)), asked),
     )
     _join_equal(usage, request, now)
     if place.header is not None and place.header.record.running is not None:
@@ -373,7 +373,7 @@ async def path_to(app: App, owner: str, head: TurnRecord) -> list[TurnRecord]:
     return path
 
 
-async def _resolve_references(app: App, owner: str, items: list[Json]) -> list[Json]:
+async def resolve_references(app: App, owner: str, items: list[Json], *, param: str = "input") -> list[Json]:
     """Put the owner's own items in the place of references to them.
 
     Raises:
@@ -388,7 +388,7 @@ async def _resolve_references(app: App, owner: str, items: list[Json]) -> list[J
     for item in items:
         if item["type"] == "item_reference":
             if item["id"] not in known:
-                raise NotFound(f"Item with id {item['id']!r} not found.", param="input")
+                raise NotFound(f"Item with id {item['id']!r} not found.", param=param)
             item = known[item["id"]]  # noqa: PLW2901 - the reference is replaced
         resolved.append(item)
     return resolved

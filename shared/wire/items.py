@@ -183,8 +183,10 @@ PREFIXES = {
 """The id prefix of each type of item."""
 
 
-def stored_items(items: str | list[InputItem] | None, turn_token: str) -> list[Json]:
+def stored_items(items: str | list[InputItem] | None, turn_token: str, *, param: str = "input") -> list[Json]:
     """Input in stored form. References stay references: whoever knows the owner's records resolves them.
+
+    `param` is what the caller calls it, for errors.
 
     Raises:
         InvalidRequest: two items share an id, or a part lacks what it needs.
@@ -193,26 +195,26 @@ def stored_items(items: str | list[InputItem] | None, turn_token: str) -> list[J
         return []
     if isinstance(items, str):
         items = [Message(role="user", content=items)]
-    stored = [_stored(item, turn_token, index) for index, item in enumerate(items)]
+    stored = [_stored(item, turn_token, index, f"{param}[{index}]") for index, item in enumerate(items)]
     seen: set[str] = set()
     for item in stored:
         if item["id"] in seen:
             raise InvalidRequest(
                 f"Duplicate item found with id {item['id']}. Remove duplicate items from your input and try again.",
-                param="input",
+                param=param,
             )
         seen.add(item["id"])
     return stored
 
 
-def _stored(item: InputItem, turn_token: str, index: int) -> Json:
+def _stored(item: InputItem, turn_token: str, index: int, where: str) -> Json:
     if isinstance(item, ItemReference):
         return {"type": "item_reference", "id": item.id}
     body: Json = {"id": item.id or item_id(PREFIXES[item.type], turn_token, "i", index), "type": item.type}
     if isinstance(item, Compaction):
         return {**body, "encrypted_content": item.encrypted_content}
     if isinstance(item, Message):
-        body |= {"status": item.status or "completed", "role": item.role, "content": _content(item, index)}
+        body |= {"status": item.status or "completed", "role": item.role, "content": _content(item, where)}
         if isinstance(item, NamedMessage) and item.name:
             body["name"] = item.name
         return body | ({"phase": item.phase} if item.phase else {})
@@ -221,14 +223,14 @@ def _stored(item: InputItem, turn_token: str, index: int) -> Json:
         return body
     if isinstance(item, FunctionCallOutput | CustomToolCallOutput) and not isinstance(item.output, str):
         places = enumerate(item.output)
-        body["output"] = [_part("user", part, f"input[{index}].output[{place}]") for place, part in places]
+        body["output"] = [_part("user", part, f"{where}.output[{place}]") for place, part in places]
     return body | {"status": item.status or "completed"}
 
 
-def _content(message: Message, index: int) -> list[Json]:
+def _content(message: Message, where: str) -> list[Json]:
     if isinstance(message.content, str):
         return [_text(message.role, message.content)]
-    return [_part(message.role, part, f"input[{index}].content[{place}]") for place, part in enumerate(message.content)]
+    return [_part(message.role, part, f"{where}.content[{place}]") for place, part in enumerate(message.content)]
 
 
 def _text(role: str, text: str) -> Json:
