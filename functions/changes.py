@@ -47,8 +47,6 @@ def _render(body: Document) -> Json | None:
         case "conversation.deleted":
             header = ConversationRecord.model_validate(body)
             return _gone(header.id, "conversation", header.deleted_at or 0.0)
-        case "spent":
-            return _gone(body["id"], "turn", 0.0)
         case _ if "ttl" in body:
             return None
         case "conversation":

@@ -132,7 +132,7 @@ async def update_chat_completion(request: Request, call: Call) -> Response:
 async def delete_chat_completion(request: Request, call: Call) -> Response:
     """Delete a stored completion."""
     id_ = request.path_params["completion_id"]
-    await delete_chat(call.app.store, call.principal.owner, id_)
+    await delete_chat(call.app.store, call.principal.owner, id_, now=call.app.clock.now())
     return json_response({"id": id_, "object": "chat.completion.deleted", "deleted": True})
 
 

@@ -3,11 +3,14 @@
 from typing import Any
 
 import azure.functions as func
+import orjson
 
 from functions._edge import Call, edge, json_response, read_json
 from functions._http import Request, Response
 from functions._operations import Operation
 from shared.errors import NotFound
+from shared.turns.context import CHARS_PER_TOKEN
+from shared.usage.service import reserved
 from shared.wire.answers.models import EmbeddingList, Model, ModelList
 from shared.wire.embeddings import CreateEmbedding
 
@@ -43,4 +46,10 @@ async def create_embeddings(request: Request, call: Call) -> Response:
     """Texts as vectors; `encoding_format` says how the numbers are written."""
     body = await read_json(request, call.app.settings.http.max_body)
     CreateEmbedding.model_validate(body)  # and passed on as it came
-    return json_response(await call.app.embedder.embed(body))
+    model = str(body.get("model") or "embeddings")
+    tokens = len(orjson.dumps(body.get("input"))) // CHARS_PER_TOKEN + 1
+    async with reserved(call.app, call.principal, model=model, tokens=tokens) as bill:
+        answer = await call.app.embedder.embed(body)
+        usage: Any = answer.get("usage") or {}
+        bill.used(input_tokens=int(usage.get("prompt_tokens") or tokens))
+    return json_response(answer, headers=bill.headers)

@@ -6,10 +6,10 @@ They share one group, ordered by the time they were made, so that listing them i
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from shared.conversations.records import CHATS, TurnRecord
+from shared.conversations.records import CHATS, TurnRecord, tombstone
 from shared.conversations.repository import FoundTurn, find_turn, turns
 from shared.errors import NotFound
-from shared.storage.base import EVENTS, STATE, Delete, Document, Missing, Store
+from shared.storage.base import EVENTS, STATE, Delete, Document, Missing, Store, Upsert
 from shared.storage.mutate import Change, mutate
 
 PREFIX = "chatcmpl-"
@@ -87,7 +87,7 @@ async def update_chat(store: Store, owner: str, id_: str, *, metadata: dict[str,
     return TurnRecord.model_validate(stored[0].body)
 
 
-async def delete_chat(store: Store, owner: str, id_: str) -> None:
+async def delete_chat(store: Store, owner: str, id_: str, *, now: float) -> None:
     """The record and its journal are gone: nothing builds on a chat completion.
 
     Raises:
@@ -95,7 +95,8 @@ async def delete_chat(store: Store, owner: str, id_: str) -> None:
     """
     found = await get_chat(store, owner, id_)
     try:
-        await store.batch(STATE, owner, [Delete(found.record.id)])
+        gone = Upsert(tombstone(found.record.id, "turn", now))
+        await store.batch(STATE, owner, [Delete(found.record.id), gone])
     except Missing:
         raise _no_chat(id_) from None
     await store.erase(EVENTS, found.record.id)

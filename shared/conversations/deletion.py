@@ -74,10 +74,9 @@ async def purge(store: Store, clock: Clock, owner: str, id_: str) -> bool:
             later = header.model_copy(update={"due": clock.now() + _WAIT})
             await store.batch(STATE, owner, [Upsert(later.document())])
             return False
-        await remove_turns(store, owner, [turn.id for turn in page])
-    for kind in ("feedback",):
-        found = await store.query(STATE, owner, Query(kind=kind, group=id_, limit=_BATCH))
-        await remove(store, owner, [each.body["id"] for each in found])
+        await remove_turns(store, owner, [turn.id for turn in page], now=clock.now())
+    while found := await store.query(STATE, owner, Query(kind="feedback", group=id_, limit=_BATCH)):
+        await remove(store, owner, [each.body["id"] for each in found], "feedback", now=clock.now())
     try:
         gone = tombstone(id_, "conversation", clock.now())
         await store.batch(STATE, owner, [Delete(id_, stored.etag), Upsert(gone)])
@@ -86,24 +85,22 @@ async def purge(store: Store, clock: Clock, owner: str, id_: str) -> bool:
     return True
 
 
-async def remove_turns(store: Store, owner: str, ids: list[str]) -> None:
+async def remove_turns(store: Store, owner: str, ids: list[str], *, now: float) -> None:
     """Turns and their journals; the journals first, which nothing else would lead to."""
     await asyncio.gather(*(store.erase(EVENTS, id_) for id_ in ids))
-    await remove(store, owner, ids)
+    await remove(store, owner, ids, "turn", now=now)
 
 
-async def remove(store: Store, owner: str, ids: list[str]) -> None:
-    """Delete what is there of these records."""
-    if not ids:
-        return
-    try:
-        await store.batch(STATE, owner, [Delete(id_) for id_ in ids])
-    except Missing:
-        for id_ in ids:
-            try:
-                await store.batch(STATE, owner, [Delete(id_)])
-            except Missing:
-                continue
+async def remove(store: Store, owner: str, ids: list[str], of: str, *, now: float) -> None:
+    """Delete what is there of these records, all of one kind, and leave their tombstones."""
+    for start in range(0, len(ids), _BATCH // 2):
+        some = ids[start : start + _BATCH // 2]
+        gone = [Upsert(tombstone(id_, of, now)) for id_ in some]
+        try:
+            await store.batch(STATE, owner, [*(Delete(id_) for id_ in some), *gone])
+        except Missing:
+            for id_ in some:
+                await leave_tombstone(store, owner, id_, of, now)
 
 
 async def leave_tombstone(store: Store, owner: str, id_: str, of: str, now: float) -> None:

@@ -370,7 +370,7 @@ async def _stop(app: App, owner: str, turn: str) -> None:
 
 
 async def _erase_messages(app: App, owner: str) -> int:
-    """Messages in the store's own queue. A queue service hands its few out within seconds, to workers that find nothing."""
+    """Messages in the store's own queue. A queue service hands its few out soon, to workers that find nothing."""
     gone = 0
     for queue in (name for each in QUEUES for name in (each, f"{each}-poison")):
         for due in await app.store.due(DIRECTORY, f"message:{queue}", before=_FOREVER, limit=1000):
@@ -469,6 +469,7 @@ async def _purge_turns(app: App, owner: str, before: float) -> int:
             ids.setdefault(chain, []).append(body["id"])
     old = [id_ for chain, at in newest.items() if at < before for id_ in ids[chain]]
     for start in range(0, len(old), 90):
-        await remove_turns(app.store, owner, old[start : start + 90])
-    await remove(app.store, owner, [f"feedback_{id_.removeprefix('resp_')}" for id_ in old])
+        await remove_turns(app.store, owner, old[start : start + 90], now=app.clock.now())
+    comments = [f"feedback_{id_.removeprefix('resp_')}" for id_ in old]
+    await remove(app.store, owner, comments, "feedback", now=app.clock.now())
     return len(old)

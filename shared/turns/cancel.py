@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 from shared.app import App
-from shared.conversations.records import TurnRecord
+from shared.conversations.records import TurnRecord, tombstone
 from shared.conversations.repository import turns
 from shared.errors import Conflict
 from shared.storage.base import EVENTS, STATE, Delete, Document, Missing, Operation, Upsert
@@ -75,7 +75,8 @@ async def delete_turn(app: App, owner: str, response_id: str) -> None:
         await mutate(app.store, STATE, owner, [], [Change(response_id, _hide)])
     else:
         with suppress(Missing):  # deleted by another request meanwhile: gone is gone
-            await app.store.batch(STATE, owner, [_removal(record)])
+            gone = Upsert(tombstone(record.id, "turn", app.clock.now()))
+            await app.store.batch(STATE, owner, [_removal(record), gone])
 
 
 def _removal(record: TurnRecord) -> Operation:

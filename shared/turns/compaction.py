@@ -15,13 +15,10 @@ from shared.errors import AssistantError
 from shared.ids import item_id
 from shared.models.base import SUMMARY_INSTRUCTIONS, Finished, ModelRequest, TextDelta, Usage
 from shared.principal import Principal
-from shared.storage.base import STATE
-from shared.storage.mutate import mutate
 from shared.turns.context import Context, estimate_tokens, model_items, summary_item
 from shared.turns.prepare import TurnRequest, prepare
 from shared.turns.run import Run, usage_body
-from shared.usage import meter
-from shared.usage.records import Spent
+from shared.usage.service import reserved
 
 type Json = dict[str, Any]
 
@@ -145,12 +142,12 @@ async def compact(app: App, caller: Principal, request: TurnRequest) -> Json:
     plan = await prepare(app, caller, request)
     items = [*plan.context.history, *plan.context.input]
     window = (await app.models.route(plan.request.model)).window
-    text, usage, cost = await summarise(app, plan.request.model, None, items, window=window)
+    model = request.create.model or plan.request.model
+    tokens = estimate_tokens(items)
+    async with reserved(app, caller, model=model, tokens=tokens, output_tokens=SUMMARY_TOKENS) as bill:
+        text, usage, cost = await summarise(app, plan.request.model, None, items, window=window)
+        bill.used(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost=cost)
     now = app.clock.now()
-    spent = Spent(turns=1, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost=cost)
-    await mutate(
-        app.store, STATE, caller.owner, [], [meter.charge(now, request.create.model or plan.request.model, spent)]
-    )
     compaction = {**summary_item(text), "id": item_id("cmp", plan.turn.token, "o", 0)}
     return {
         "id": f"cmpr_{plan.turn.token}",

@@ -10,6 +10,7 @@ from shared.models.base import TITLE_INSTRUCTIONS, Finished, ModelRequest, TextD
 from shared.storage.base import STATE, Document
 from shared.storage.mutate import Change, mutate
 from shared.usage import meter
+from shared.usage.prices import cost_of
 from shared.usage.records import Spent
 
 type Json = dict[str, Any]
@@ -45,6 +46,13 @@ async def make_title(app: App, owner: str, turn: TurnRecord) -> None:
     except AssistantError as error:
         log.info("title.failed", extra={"conversation": turn.conversation, "code": error.code})
     title = _clean(title) or _clean(excerpt)
+    cost = cost or cost_of(
+        app.models,
+        app.settings.usage,
+        TITLE_MODEL,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+    )
     spent = Spent(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost=cost)
     now = app.clock.now()
     changes = [

@@ -1,0 +1,243 @@
+"""What an owner has beside conversations: projects, links, feedback, search, changes, keys, use."""
+
+from pathlib import Path
+
+from shared.clock import ManualClock
+from shared.privacy.service import run_due
+from tests.owners import ANN, BOB, ask, conversation, service
+
+
+async def test_a_project_groups_conversations(tmp_path: Path) -> None:
+    async with service(tmp_path) as here, here.client() as ann:
+        project = (await ann.post("/v1/projects", json={"name": "Garden"})).json()
+        inside = await conversation(ann, project=project["id"])
+        await conversation(ann)
+
+        listed = (await ann.get("/v1/conversations", params={"project": project["id"]})).json()
+        renamed = (await ann.post(f"/v1/projects/{project['id']}", json={"name": "Yard"})).json()
+        gone = await ann.delete(f"/v1/projects/{project['id']}")
+        missing = await ann.get(f"/v1/projects/{project['id']}")
+
+    assert [each["id"] for each in listed["data"]] == [inside]
+    assert renamed["name"] == "Yard"
+    assert (gone.status_code, missing.status_code) == (200, 404)
+
+
+async def test_archived_conversations_leave_the_list_and_pinned_ones_can_be_asked_for(tmp_path: Path) -> None:
+    async with service(tmp_path) as here, here.client() as ann:
+        kept, away = await conversation(ann), await conversation(ann)
+        await ann.post(f"/v1/conversations/{away}", json={"archived": True})
+        await ann.post(f"/v1/conversations/{kept}", json={"pinned": True})
+
+        plain = (await ann.get("/v1/conversations")).json()["data"]
+        archived = (await ann.get("/v1/conversations", params={"archived": "true"})).json()["data"]
+        pinned = (await ann.get("/v1/conversations", params={"pinned": "true"})).json()["data"]
+
+    assert [each["id"] for each in plain] == [each["id"] for each in pinned] == [kept]
+    assert [each["id"] for each in archived] == [away]
+
+
+async def test_search_finds_words_in_titles_and_texts_of_ones_own(tmp_path: Path) -> None:
+    async with service(tmp_path) as here, here.client() as ann, here.client(BOB) as bob:
+        titled, said = await conversation(ann), await conversation(ann)
+        await ann.post(f"/v1/conversations/{titled}", json={"title": "Growing Tomatoes at home"})
+        turn = await ask(ann, "Do tomatoes need much water at noon?", conversation=said)
+        await ask(ann, "Something else.", conversation=await conversation(ann))
+
+        found = (await ann.get("/v1/conversations", params={"query": "TOMATOES"})).json()
+        theirs = (await bob.get("/v1/conversations", params={"query": "tomatoes"})).json()
+
+    assert [(each["id"], each["match"]["in"]) for each in found["data"]] == [(titled, "title"), (said, "text")]
+    assert found["data"][1]["match"]["response"] == turn["id"]
+    assert (found["has_more"], found["next_after"]) == (False, None)
+    assert theirs["data"] == []
+
+
+async def test_a_search_that_stops_early_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    async with service(tmp_path) as here, here.client() as ann:
+        ids = [await conversation(ann) for _ in range(5)]
+        for id_ in ids:
+            await ann.post(f"/v1/conversations/{id_}", json={"title": "a fig"})
+        listed = [each["id"] for each in (await ann.get("/v1/conversations")).json()["data"]]
+        found: list[str] = []
+        after: str | None = ""
+        while after is not None:
+            params = {"query": "fig", "limit": 2, "after": after}
+            page = (await ann.get("/v1/conversations", params=params)).json()
+            found += [each["id"] for each in page["data"]]
+            after = page["next_after"]
+
+    assert found == listed
+    assert sorted(found) == sorted(ids)
+
+
+async def test_a_link_shows_what_was_said_and_nothing_else_until_it_is_revoked(tmp_path: Path) -> None:
+    async with service(tmp_path) as here, here.client() as ann, here.client(None) as anybody:
+        conv = await conversation(ann, metadata={"secret": "canary-metadata"})
+        turn = await ask(ann, "Hello there.", conversation=conv, instructions="canary-instructions")
+        share = (await ann.post("/v1/shares", json={"conversation": conv})).json()
+        await ask(ann, "Said later.", conversation=conv)
+        shown = await anybody.get(share["path"])
+        await ann.delete(f"/v1/shares/{share['id']}")
+        revoked = await anybody.get(share["path"])
+
+    assert shown.status_code == 200
+    assert [item["role"] for item in shown.json()["items"]] == ["user", "assistant"]
+    for leak in ("ann", conv, turn["id"], "canary", "Said later"):
+        assert leak not in shown.text
+    assert revoked.status_code == 404
+
+
+async def test_deleting_a_conversation_revokes_its_links(tmp_path: Path) -> None:
+    async with service(tmp_path) as here, here.client() as ann, here.client(None) as anybody:
+        conv = await conversation(ann)
+        await ask(ann, "Hello there.", conversation=conv)
+        share = (await ann.post("/v1/shares", json={"conversation": conv})).json()
+        await ann.delete(f"/v1/conversations/{conv}")
+
+        assert (await anybody.get(share["path"])).status_code == 404
+
+
+async def test_feedback_is_one_per_response(tmp_path: Path) -> None:
+    async with service(tmp_path) as here, here.client() as ann:
+        turn = await ask(ann, "Hello.")
+        await ann.post("/v1/feedback", json={"response": turn["id"], "rating": "up"})
+        await ann.post("/v1/feedback", json={"response": turn["id"], "rating": "down", "comment": "Too short."})
+        listed = (await ann.get("/v1/feedback")).json()["data"]
+
+    assert [(each["rating"], each["comment"]) for each in listed] == [("down", "Too short.")]
+
+
+async def test_a_temporary_conversation_is_in_no_list_search_or_change(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with service(tmp_path, clock=clock) as here, here.client() as ann:
+        conv = await conversation(ann, temporary=True)
+        turn = await ask(ann, "A fleeting plum.", conversation=conv)
+        alive = await ann.get(f"/v1/conversations/{conv}")
+        listed = (await ann.get("/v1/conversations")).json()["data"]
+        found = (await ann.get("/v1/conversations", params={"query": "plum"})).json()["data"]
+        changes = (await ann.get("/v1/changes")).text
+        clock.advance(86_400 + 60)
+        later = [await ann.get(f"/v1/conversations/{conv}"), await ann.get(f"/v1/responses/{turn['id']}")]
+
+    assert alive.json()["temporary"]
+    assert listed == found == []
+    assert conv not in changes
+    assert turn["id"] not in changes
+    assert [each.status_code for each in later] == [404, 404]
+
+
+async def test_a_deleted_conversation_can_be_restored_for_a_week_and_then_is_gone(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with service(tmp_path, clock=clock) as here, here.client() as ann:
+        conv = await conversation(ann)
+        turn = await ask(ann, "Hello.", conversation=conv)
+        await ann.delete(f"/v1/conversations/{conv}")
+        hidden = await ann.get(f"/v1/conversations/{conv}")
+        refused = await ann.post("/v1/responses", json={"input": "Still there?", "conversation": conv})
+        restored = await ann.post(f"/v1/conversations/{conv}/restore")
+        items = (await ann.get(f"/v1/conversations/{conv}/items")).json()["data"]
+        await ann.delete(f"/v1/conversations/{conv}")
+        clock.advance(8 * 86_400)
+        await run_due(here.app)
+        late = await ann.post(f"/v1/conversations/{conv}/restore")
+        response = await ann.get(f"/v1/responses/{turn['id']}")
+
+    assert (hidden.status_code, refused.status_code, restored.status_code) == (404, 404, 200)
+    assert len(items) == 2
+    assert (late.status_code, response.status_code) == (404, 404)
+
+
+async def test_two_clients_that_follow_the_changes_have_the_same_copy(tmp_path: Path) -> None:
+    async with service(tmp_path) as here, here.client() as ann:
+        copies: list[dict[str, object]] = [{}, {}]
+        tokens = ["", ""]
+
+        async def catch_up(place: int, limit: int) -> None:
+            while True:
+                params = {"since": tokens[place], "limit": limit}
+                changes = (await ann.get("/v1/changes", params=params)).json()
+                for each in changes["data"]:
+                    if each["object"] == "deletion":
+                        copies[place].pop(each["id"], None)
+                    else:
+                        copies[place][each["id"]] = each
+                tokens[place] = changes["token"]
+                if not changes["has_more"]:
+                    return
+
+        convs = [await conversation(ann) for _ in range(3)]
+        await catch_up(0, 1)
+        await ask(ann, "Hello.", conversation=convs[0])
+        single = await ask(ann, "Alone.")
+        project = (await ann.post("/v1/projects", json={"name": "Garden"})).json()
+        await catch_up(0, 100)
+        await ann.delete(f"/v1/conversations/{convs[1]}")
+        await ann.delete(f"/v1/responses/{single['id']}")
+        await ann.delete(f"/v1/projects/{project['id']}")
+        await catch_up(0, 2)
+        await catch_up(1, 100)
+
+    assert copies[0] == copies[1]
+    assert {convs[0], convs[2]} <= copies[0].keys()
+    assert not {convs[1], single["id"], project["id"]} & copies[0].keys()
+
+
+async def test_an_api_key_works_within_its_scopes_until_it_is_revoked(tmp_path: Path) -> None:
+    async with service(tmp_path) as here, here.client() as ann:
+        made = (await ann.post("/v1/api_keys", json={"name": "script", "scopes": ["read"]})).json()
+        async with here.client(made["key"]) as reader:
+            read = await reader.get("/v1/conversations")
+            wrote = await reader.post("/v1/conversations", json={})
+            made_more = await reader.post("/v1/api_keys", json={"name": "more"})
+            listed = (await ann.get("/v1/api_keys")).json()["data"]
+            await ann.delete(f"/v1/api_keys/{made['id']}")
+            revoked = await reader.get("/v1/conversations")
+
+    assert (read.status_code, wrote.status_code, made_more.status_code) == (200, 403, 403)
+    assert [each["id"] for each in listed] == [made["id"]]
+    assert "key" not in listed[0]
+    assert revoked.status_code == 401
+
+
+async def test_use_is_shown_by_day_and_model_in_tokens_and_money(tmp_path: Path) -> None:
+    prices = '{"companion": {"input": 1000, "output": 2000}}'
+    async with service(tmp_path, COMPANION_PRICES=prices) as here, here.client() as ann:
+        turn = await ask(ann, "Hello.")
+        usage = (await ann.get("/v1/me/usage")).json()
+
+    (day,) = usage["days"]
+    (model,) = day["models"]
+    tokens = turn["usage"]
+    cost = (tokens["input_tokens"] * 1000 + tokens["output_tokens"] * 2000) / 1_000_000
+    assert (model["model"], model["turns"], model["input_tokens"]) == ("companion", 1, tokens["input_tokens"])
+    assert abs(model["cost"] - cost) < 1e-9
+    assert usage["total"]["cost"] == model["cost"]
+
+
+async def test_only_an_operator_sees_everybodys_use(tmp_path: Path) -> None:
+    async with (
+        service(tmp_path, COMPANION_OPERATORS="ann") as here,
+        here.client(ANN) as ann,
+        here.client(BOB) as bob,
+    ):
+        await ask(bob, "Hello.")
+        seen, refused = await ann.get("/v1/admin/usage"), await bob.get("/v1/admin/usage")
+
+    assert [each["owner"] for each in seen.json()["data"]] == ["bob"]
+    assert refused.status_code == 403
+
+
+async def test_pages_of_listed_origins_may_call_and_others_may_not(tmp_path: Path) -> None:
+    async with service(tmp_path, COMPANION_CORS_ORIGINS="https://app.example") as here, here.client() as ann:
+        asked = {"origin": "https://app.example", "access-control-request-method": "POST"}
+        preflight = await ann.options("/v1/responses", headers=asked)
+        allowed = await ann.get("/v1/models", headers={"origin": "https://app.example"})
+        other = await ann.get("/v1/models", headers={"origin": "https://evil.example"})
+        other_preflight = await ann.options("/v1/responses", headers={**asked, "origin": "https://evil.example"})
+
+    assert preflight.status_code == 204
+    assert "POST" in preflight.headers["access-control-allow-methods"]
+    assert allowed.headers["access-control-allow-origin"] == "https://app.example"
+    assert "access-control-allow-origin" not in other.headers
+    assert other_preflight.status_code == 405
