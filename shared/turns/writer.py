@@ -5,8 +5,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from shared.errors import StorageUnavailable
 from shared.turns.events import Batch
-from shared.turns.journal import Journal
+from shared.turns.journal import Fenced, Journal
 from shared.turns.live import LiveTurn
 from shared.turns.output import Output
 
@@ -35,6 +36,7 @@ class Writer:
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
+        self._failure: Fenced | StorageUnavailable | None = None
         self._resting: asyncio.Future[None] | None = None
 
     def start(self, owner_task: asyncio.Task[Any] | None) -> None:
@@ -72,16 +74,32 @@ class Writer:
         async with self._lock:
             self._dirty.clear()
             journal = self._journal
-            if outcome is not None and journal is not None and journal.number == 0 and not self._is_read():
+            if (
+                self._failure is None
+                and outcome is not None
+                and journal is not None
+                and journal.number == 0
+                and not self._is_read()
+            ):
                 self._output.drain()
                 return False
             events = self._output.drain()
             batch = Batch.of(events) if events else Batch(0, -1, data=b"")
             if journal is not None and (events or outcome is not None):
-                await journal.append(batch, outcome=outcome)
+                await self._append(journal, batch, outcome)
             if events:
                 self._live.publish(batch)
             return True
+
+    async def _append(self, journal: Journal, batch: Batch, outcome: Json | None) -> None:
+        """After a failure nothing is appended any more: it would stand behind a gap."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            await journal.append(batch, outcome=outcome)
+        except (Fenced, StorageUnavailable) as failure:
+            self._failure = failure
+            raise
 
     async def stop(self) -> None:
         """End the background flushing; raises what ended it early (`Fenced`, `StorageUnavailable`)."""

@@ -1,17 +1,27 @@
 """Bugs that the sweep and the simulation have found, each as the shortest story that shows it."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from shared.clock import ManualClock
+from shared.conversations.records import TurnRecord
+from shared.errors import StorageUnavailable
+from shared.models.base import ItemStarted, TextDelta
+from shared.storage.base import EVENTS
+from shared.turns.journal import Journal
+from shared.turns.live import LiveTurn
+from shared.turns.output import Output
 from shared.turns.recovery import recover
+from shared.turns.writer import Writer
 from tests.sim.client import Client
 from tests.sim.flows import COMPANION, FLOWS
 from tests.sim.hosts import Host
 from tests.sim.invariants import check_world, turns_of
 from tests.sim.loop import VirtualLoop, run_virtual
-from tests.sim.store import FAIR, Weather
+from tests.sim.store import FAIR, HostStore, MemoryStore, Weather
 from tests.sim.sweep import run_flow
 from tests.sim.world import OWNER, Machine, World
 
@@ -181,3 +191,25 @@ def test_two_sends_with_one_key_on_one_host_are_one_turn_though_the_store_times_
 
     for number in range(40):
         assert not story(tell, seed=str(number))
+
+
+async def test_nothing_is_appended_behind_an_append_that_failed() -> None:
+    """A tool call that was waiting to be noted went in at the place of the events that were lost."""
+    clock = ManualClock()
+    store = MemoryStore(clock)
+    chance = random.Random(0)
+    troubled = HostStore(store, Host("A"), weather=Weather(latency=(0, 0), throttled=1.0), chance=chance)
+    record = TurnRecord(id="resp_t", group="g", sort="s", depth=0, status="in_progress", created_at=0)
+    output = Output("t")
+    journal = Journal(troubled, "resp_t", clock, writer="A.1", lease=1.0)
+    writer = Writer(output, LiveTurn(record), journal, interval=0.1, lease=1.0)
+
+    output.feed(ItemStarted(0, "message"))
+    with pytest.raises(StorageUnavailable):
+        await writer.flush()
+    troubled.weather = FAIR
+    output.feed(TextDelta(0, "Hello"))
+    with pytest.raises(StorageUnavailable):
+        await writer.flush()
+
+    assert not store.all(EVENTS, "resp_t")
