@@ -56,8 +56,13 @@ class Guardrails:
             for check in checks:
                 check.cancel()
 
-    async def guard(self, events: AsyncIterator[ModelEvent]) -> AsyncGenerator[ModelEvent]:
-        """The same stream, filtered; one that is blocked ends as the protocol says: incomplete, `content_filter`."""
+    async def guard(
+        self, events: AsyncIterator[ModelEvent], tell: Callable[[str], None] = lambda finding: None
+    ) -> AsyncGenerator[ModelEvent]:
+        """The same stream, filtered; one that is blocked ends as the protocol says: incomplete, `content_filter`.
+
+        `tell` hears of everything that was found.
+        """
         speech = _Speech(self._guardrails)
         watch = _Watch(self._guardrails)
         try:
@@ -67,18 +72,25 @@ class Guardrails:
                         watch.saw(passed.text)
                     elif isinstance(passed, Finished):
                         await watch.finish()
+                        self._tell(speech, tell)
                     yield passed
                 watch.check()
         except Blocked as blocked:
             log.info("safety.output_blocked", extra={"reason": blocked.reason})
+            self._tell(speech, tell, blocked.reason)
             yield Finished(usage=None, incomplete="content_filter")
         finally:
             await watch.stop()
-            if speech.findings:
-                log.info("safety.found", extra={"findings": speech.findings})
             aclose: Callable[[], Awaitable[None]] | None = getattr(events, "aclose", None)
             if aclose is not None:
                 await aclose()
+
+    @staticmethod
+    def _tell(speech: "_Speech", tell: Callable[[str], None], *more: str) -> None:
+        if speech.findings:
+            log.info("safety.found", extra={"findings": speech.findings})
+        for finding in dict.fromkeys([*speech.findings, *more]):
+            tell(finding)
 
     def tools(self, offered: dict[str, ServerTool]) -> dict[str, ServerTool]:
         """The same tools, whose outputs are checked before a model sees them."""

@@ -174,7 +174,7 @@ class Run:
 
         def stream(request: ModelRequest) -> AsyncIterator[ModelEvent]:
             events = waiting.pop().events() if waiting else self.app.models.stream(request)
-            return self.app.guardrails.guard(events) if self.app.guardrails is not None else events
+            return self.app.guardrails.guard(events, self._found) if self.app.guardrails is not None else events
 
         try:
             await run_loop(
@@ -250,6 +250,10 @@ class Run:
         await self.writer.flush()
         if self.journal is not None:
             await self.journal.release()
+
+    def _found(self, finding: str) -> None:
+        """A guardrail found something: it is said in the trace."""
+        self.trace.extra["guardrails"] = [*self.trace.extra.get("guardrails", []), finding]
 
     def _on_first(self) -> None:
         if self.first_token_ms is None:

@@ -83,6 +83,8 @@ def render_trace(turn: TurnRecord) -> Json:
         "status": turn.status,
         "model": turn.params.get("model"),
         "deployment": turn.deployment or None,
+        "prompt_version": turn.prompt_version,
+        "flags": turn.flags or {},
         "calls": trace.pop("calls", []),
         "tools": trace.pop("tools", []),
         "timings": timings,

@@ -54,6 +54,12 @@ class Trace(TypedDict):
     status: str
     model: str | None
     deployment: str | None
+    prompt_version: str | None
+    """Name, version and hash of the prompt it was asked with."""
+    flags: dict[str, str]
+    """Flag to variant, for those that had a say."""
+    guardrails: NotRequired[list[str]]
+    """What guardrails found in the answer."""
     calls: list[TracedCall]
     tools: list[TracedTool]
     timings: dict[str, float | None]

@@ -23,6 +23,7 @@ from shared.safety.openai import OpenAIModerator
 from shared.safety.rules import Rules
 from shared.settings import Secret
 from shared.tools.registry import ServerTool, ToolRegistry
+from shared.turns.trace import render_trace
 from shared.wire.chat_output import render_completion
 from tests.unit.turns.asking import ask, events, text_of
 from tests.unit.turns.conftest import MakeApp, make_app
@@ -310,3 +311,12 @@ async def test_the_lexicon_judges_the_same_every_time() -> None:
     assert first == again
     assert ["violence" in first[0].flagged, first[1].flagged] == [True, frozenset()]
     assert all(set(judgement.scores) == set(CATEGORIES) for judgement in first)
+
+
+async def test_the_trace_tells_prompt_flags_and_what_guardrails_found(make_app: MakeApp) -> None:
+    app = make_app(ScriptedModel([says(f"Key: {KEY} {KEY}")]), COMPANION_SYSTEM_PROMPT="on")
+    object.__setattr__(app, "guardrails", Guardrails([Rules()]))
+    trace = render_trace(await ask(app, "x"))
+
+    assert trace["prompt_version"] == app.prompts.find("companion").label
+    assert (trace["flags"], trace["guardrails"]) == ({}, ["an API key"])
