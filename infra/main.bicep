@@ -43,6 +43,14 @@ param modelServer string = ''
 @secure()
 param modelServerApiKey string = ''
 
+@secure()
+@description('Optional. Signs the tokens of guests, at least 32 characters. Default: empty, nobody is a guest.')
+param guestSecret string = ''
+
+@description('Optional. Where the app sends traces and metrics. Default: azure, to Application Insights.')
+@allowed(['off', 'otlp', 'azure'])
+param telemetry string = 'azure'
+
 @description('Optional. Which model of that server `companion` is; empty: the first it lists.')
 param modelServerModel string = ''
 
@@ -319,6 +327,19 @@ var commonSettings = {
   COMPANION_GUARDRAIL_ACTION: 'mask'
   COMPANION_ALLOWED_HOSTS: ''
   COMPANION_CONTENT_SAFETY: ''
+  COMPANION_ROUTES: ''
+  COMPANION_ROUTES_REFRESH: '20'
+  COMPANION_CONCURRENCY: '256'
+  COMPANION_PLANS: ''
+  COMPANION_PRICES: ''
+  COMPANION_UNDO_DAYS: '7'
+  COMPANION_OPERATORS: ''
+  COMPANION_OIDC_JWKS: ''
+  COMPANION_GUESTS: 'off'
+  COMPANION_GUEST_SECRET: guestSecret
+  COMPANION_PLATFORM_AUTH: 'off'
+  COMPANION_TELEMETRY: telemetry
+  COMPANION_CORS_ORIGINS: ''
   COMPANION_HTTP_EXTENSION: 'starlette'
   COMPANION_MAX_BODY: '26214400'
   COMPANION_HEARTBEAT: '15'

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from shared.jobs.base import TURNS, TURNS_LOW
+from shared.jobs.base import JOBS, TURNS, TURNS_LOW
 from shared.settings import Settings
 from shared.storage import blob
 from shared.storage.cosmos import container_definitions
@@ -64,7 +64,7 @@ def variables() -> dict[str, str]:
 
 
 def test_the_names_of_database_blobs_and_queues_are_those_of_the_code() -> None:
-    queues = [f"'{queue}{ending}'" for queue in (TURNS, TURNS_LOW) for ending in ("", "-poison")]
+    queues = [f"'{queue}{ending}'" for queue in (TURNS, TURNS_LOW, JOBS) for ending in ("", "-poison")]
 
     assert variables()["databaseName"] == f"'{Settings.read({}).storage.cosmos_database}'"
     assert variables()["blobContainer"] == f"'{blob.CONTAINER}'"

@@ -29,16 +29,9 @@ OF_THE_PLATFORM = {
     "AzureWebJobsStorage__blobServiceUri",
     "AzureWebJobsStorage__queueServiceUri",
     "AzureWebJobsDisableHomepage",
-    "APPLICATIONINSIGHTS_CONNECTION_STRING",
     "APPLICATIONINSIGHTS_AUTHENTICATION_STRING",
 }
 """Settings that the Functions host reads."""
-
-AHEAD_OF_THE_CODE = {
-    "COMPANION_OIDC_ISSUER",
-    "COMPANION_OIDC_AUDIENCE",
-}
-"""Set only where an operator asks for sign-in or a flag store, which the code does not read yet."""
 
 NAMES = {variable.name for variable in VARIABLES}
 
@@ -68,7 +61,7 @@ def test_every_variable_is_set_by_the_templates_or_for_a_laptop_only() -> None:
 
 
 def test_the_templates_set_nothing_that_nobody_reads() -> None:
-    assert set(set_by_templates()) - NAMES == OF_THE_PLATFORM | AHEAD_OF_THE_CODE
+    assert set(set_by_templates()) - NAMES == OF_THE_PLATFORM
 
 
 def test_what_is_for_a_laptop_only_is_not_set_by_the_templates() -> None:
