@@ -6,10 +6,11 @@ from shared.app import App
 from shared.conversations.records import TurnRecord, tombstone
 from shared.conversations.repository import turns
 from shared.errors import Conflict
-from shared.storage.base import EVENTS, STATE, Delete, Document, Missing, Operation, Upsert
+from shared.storage.base import STATE, Delete, Document, Missing, Operation, Upsert
 from shared.storage.mutate import Change, mutate
 from shared.turns.context import estimate_tokens
 from shared.turns.follow import get_turn
+from shared.turns.journal import scrub
 from shared.turns.ledger import TurnTaken
 from shared.turns.run import estimated_usage, usage_body
 from shared.turns.takeover import Claimed, claim
@@ -70,7 +71,7 @@ async def delete_turn(app: App, owner: str, response_id: str) -> None:
     if not record.is_final:
         record = await cancel_turn(app, owner, response_id)
     # Events first: while the record is there, a delete that was cut off can be sent again.
-    await app.store.erase(EVENTS, response_id)
+    await scrub(app.store, response_id)
     if record.conversation is not None or await _has_children(app, owner, record):
         await mutate(app.store, STATE, owner, [], [Change(response_id, _hide)])
     else:

@@ -18,7 +18,8 @@ from typing import Any
 
 from shared.clock import Clock
 from shared.errors import StorageUnavailable
-from shared.storage.base import EVENTS, AlreadyExists, Create, Document, Store
+from shared.storage.base import EVENTS, AlreadyExists, Create, Document, Store, Upsert
+from shared.storage.rules import MAX_OPERATIONS
 from shared.turns.events import Batch
 
 type Json = dict[str, Any]
@@ -198,6 +199,22 @@ async def seal(journal: Journal, read: Callable[[], Awaitable[Tail]]) -> Tail:
             journal.number = (await read()).number
             continue
         return await read()
+
+
+async def scrub(store: Store, response_id: str) -> None:
+    """Empty the journal of a turn that is deleted. Its ids stay: they fence a writer that does not know of its end."""
+    while True:
+        # What this process has written is in what it reads next, and so is everything before that.
+        left = [body["id"] for body, _ in await store.scan(EVENTS, response_id) if body["sse"] or "outcome" in body]
+        if not left:
+            return
+        for start in range(0, len(left), MAX_OPERATIONS):
+            stubs = [Upsert(_stub(id_)) for id_ in left[start : start + MAX_OPERATIONS]]
+            await store.batch(EVENTS, response_id, stubs)
+
+
+def _stub(id_: str) -> Document:
+    return {"id": id_, "first": 0, "last": -1, "writer": "", "attempt": 0, "until": 0.0, "sse": ""}
 
 
 def _entry(body: Document) -> Entry:

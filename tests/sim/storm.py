@@ -7,6 +7,7 @@ A seed replays exactly: time is virtual, tokens are counted, and every chance is
 
 import asyncio
 import hashlib
+import json
 import logging
 import random
 import sys
@@ -279,19 +280,23 @@ _ACTS: dict[str, Callable[[_Step], Awaitable[Shown | None]]] = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run the seeds named (`17`, `0-999`); print what they broke."""
+    """Run the seeds named (`17`, `0-999`); print what they broke, and what was done in all."""
     logging.disable(logging.CRITICAL)
     counts: Counter[str] = Counter()
-    broken = 0
+    digest = hashlib.sha256()
+    seeds = broken = 0
     for argument in arguments:
         first, _, last = argument.partition("-")
         for seed in range(int(first), int(last or first) + 1):
             report = run_seed(seed)
             counts += report.counts
+            digest.update(report.digest.encode())
+            seeds += 1
             if report.violations:
                 broken += 1
                 print(f"seed {seed}:", *report.violations[:6], sep="\n    ")  # noqa: T201
-    print(f"{broken} seeds broke a promise;", dict(sorted(counts.items())))  # noqa: T201
+    summary = {"seeds": seeds, "broken": broken, "digest": digest.hexdigest()[:16], **dict(sorted(counts.items()))}
+    print(json.dumps(summary))  # noqa: T201
     return 1 if broken else 0
 
 
