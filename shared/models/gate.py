@@ -17,18 +17,21 @@ from shared.errors import ModelUnavailable
 from shared.telemetry import names
 from shared.telemetry.signals import signals
 
-MOST = 256
-LEAST = 4
+MOST = 512
+LEAST = 16
 PATIENCE = 1.0
 """Seconds of expected waiting above which a newcomer is refused."""
 RESERVE_SHARE = 8
 """One place in so many is kept for owners who hold few."""
 BEAT = 0.05
 """Seconds between two looks at how late the event loop is."""
-LATE = 0.1
-"""Seconds of lateness from which the host takes on less."""
+LATE = 0.25
+"""Seconds of lateness, as a moving average, from which the host takes on less: one long import is no overload."""
+MEMORY = 0.2
+"""How much the last look counts in that average."""
 SHRINK = 0.85
-GROW = 1.05
+GROW = 1.1
+"""In half a second."""
 
 
 class Ticket:
@@ -80,6 +83,7 @@ class Gate:
         self._seconds = 1.0
         """How long a place is held, a moving average."""
         self._changed = 0.0
+        self._late = 0.0
         self._pulse: asyncio.Task[None] | None = None
 
     @property
@@ -183,11 +187,11 @@ class Gate:
         while self.in_flight or self._waiting:
             expected = self._now() + BEAT
             await asyncio.sleep(BEAT)
-            late = self._now() - expected
-            if late > LATE:
+            self._late += (max(0.0, self._now() - expected) - self._late) * MEMORY
+            if self._late > LATE:
                 self._shrink()
-            elif self.limit < self._most and self.in_flight >= int(self.limit * 0.7) and late < LATE / 2:
-                self.limit = min(self._most, max(self.limit * GROW ** (BEAT / 0.5), self.limit + BEAT))
+            elif self.limit < self._most and self._late < LATE / 2:
+                self.limit = min(self._most, self.limit * GROW ** (BEAT / 0.5))
                 self._let_in()
 
     def _shrink(self) -> None:

@@ -1,0 +1,174 @@
+"""`make bench-overload`: four times the load that the host can serve, and an owner who asks for twenty times its share.
+
+    python -m bench.overload            fifteen seconds each
+    python -m bench.overload --full     a minute each
+
+The host's capacity is set by COMPANION_CONCURRENCY and the time a turn takes, so that the load and the model, which
+share the other core, are no part of what is measured.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+from bench.servers import Server, pin
+from bench.unreliable import Unreliable, serving
+from tests.processes import free_port, running
+
+OWNERS = 40
+PLACES = 24
+WORDS, PAUSE = 20, 0.03
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came back."""
+
+    served: list[float] = field(default_factory=list[float])
+    """Seconds each."""
+    refused: list[float] = field(default_factory=list[float])
+    unsaid: int = 0
+    """Refusals without Retry-After."""
+    failed: int = 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench.overload", description=__doc__)
+    parser.add_argument("--full", action="store_true")
+    options = parser.parse_args()
+    return asyncio.run(_run(60.0 if options.full else 15.0))
+
+
+async def _run(seconds: float) -> int:
+    async with serving(Unreliable(words=WORDS, pause=PAUSE)) as url:
+        with tempfile.TemporaryDirectory() as data:
+            port = free_port()
+            env = _settings(url)
+            command = [sys.executable, "-m", "localhost", "--port", str(port), "--data", data]
+            server = running(command, ready=f"http://127.0.0.1:{port}/healthz", env=env)
+            process = await asyncio.to_thread(server.__enter__)
+            pin(1)
+            try:
+                async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+                    load = Load(session, f"http://127.0.0.1:{port}/v1")
+                    rows = await _measure(load, Server("companion", port, process, Path(data)), seconds)
+            finally:
+                await asyncio.to_thread(server.__exit__, None, None, None)
+    print("\n| | measured | promised |\n|---|---|---|")
+    for what, measured, promised, is_kept in rows:
+        print(f"| {what} | {measured} | {promised}{'' if is_kept else ' **broken**'} |")
+    return 0 if all(is_kept for *_, is_kept in rows) else 1
+
+
+def _settings(url: str) -> dict[str, str]:
+    routes = {"deployments": {"only": {"endpoint": url, "model": "m"}}, "models": {"companion": {"chain": ["only"]}}}
+    return {
+        "COMPANION_ROUTES": json.dumps(routes),
+        "COMPANION_TITLES": "off",
+        "COMPANION_CONCURRENCY": str(PLACES),
+        "COMPANION_API_KEYS": ",".join(f"key{number}=owner{number}" for number in range(OWNERS)),
+    }
+
+
+async def _measure(load: "Load", server: Server, seconds: float) -> list[tuple[str, str, str, bool]]:
+    await load.closed(4, 2.0)
+    peak = await load.closed(PLACES, seconds)
+    rate = len(peak.served) / seconds
+    before = server.memory()
+    over = await load.open(rate * 4, seconds, lambda number: number % OWNERS)
+    memory = server.memory()
+    await asyncio.sleep(2)
+    goodput = len(over.served) / seconds
+    share = rate / 4
+    alone = await load.open(share, seconds, lambda number: 0)
+    quiet, noisy = await asyncio.gather(
+        load.open(share, seconds, lambda number: 0), load.open(share * 20, seconds, lambda number: 1)
+    )
+    slowest_refusal = _p99(over.refused)
+    rows = [
+        (f"peak: {PLACES} at a time", f"{rate:.1f} turns/s", "", True),
+        ("offered", f"{rate * 4:.0f} turns/s for {seconds:.0f} s", "", True),
+        ("goodput", f"{goodput:.1f} turns/s, {goodput / rate:.0%} of the peak", ">= 80 %", goodput >= 0.8 * rate),
+        ("refused with 503", f"{len(over.refused)}", "", True),
+        ("failed otherwise", f"{over.failed}", "0", over.failed == 0),
+        ("refusals without Retry-After", f"{over.unsaid}", "0", over.unsaid == 0),
+        ("p99 of a refusal", f"{slowest_refusal * 1000:.0f} ms", "< 100 ms", slowest_refusal < 0.1),
+        ("p99 of an answer", f"{_p99(over.served):.2f} s", "", True),
+        ("memory before and after", f"{before:.0f} MB, {memory:.0f} MB", "bounded", memory < before * 1.5 + 50),
+    ]
+    ratio = _p99(quiet.served) / _p99(alone.served)
+    return [
+        *rows,
+        ("a quiet owner alone: p99", f"{_p99(alone.served):.2f} s", "", True),
+        (
+            "beside one at twenty times its share: p99",
+            f"{_p99(quiet.served):.2f} s, {ratio:.2f} times",
+            "<= 1.5 times",
+            ratio <= 1.5,
+        ),
+        ("the quiet owner's refusals", f"{len(quiet.refused)}", "", True),
+        ("the noisy owner's", f"{len(noisy.refused)} of {len(noisy.refused) + len(noisy.served)}", "", True),
+    ]
+
+
+class Load:
+    """Asks plain, short turns."""
+
+    def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
+        self._session = session
+        self._base = base
+
+    async def closed(self, workers: int, seconds: float) -> Tally:
+        """So many at a time."""
+        tally, end = Tally(), time.monotonic() + seconds
+
+        async def work(owner: int) -> None:
+            while time.monotonic() < end:
+                await self._ask(owner % OWNERS, tally)
+
+        await asyncio.gather(*(work(number) for number in range(workers)))
+        return tally
+
+    async def open(self, rate: float, seconds: float, owner: Callable[[int], int]) -> Tally:
+        """So many a second, whatever comes back."""
+        tally, began = Tally(), time.monotonic()
+        tasks: list[asyncio.Task[None]] = []
+        number = 0
+        while (now := time.monotonic() - began) < seconds:
+            while number < now * rate:
+                tasks.append(asyncio.create_task(self._ask(owner(number), tally)))
+                number += 1
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*tasks)
+        return tally
+
+    async def _ask(self, owner: int, tally: Tally) -> None:
+        began = time.monotonic()
+        headers = {"authorization": f"Bearer key{owner}"}
+        body = {"input": f"go {began}"}
+        async with self._session.post(f"{self._base}/responses", json=body, headers=headers) as answer:
+            said = await answer.json()
+        took = time.monotonic() - began
+        if answer.status == 200 and said["status"] == "completed":
+            tally.served.append(took)
+        elif answer.status == 503:
+            tally.refused.append(took)
+            tally.unsaid += "retry-after" not in answer.headers
+        else:
+            tally.failed += 1
+
+
+def _p99(values: list[float]) -> float:
+    return sorted(values)[int(len(values) * 0.99)] if values else 0.0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
