@@ -72,7 +72,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("COMPANION_OFFLINE_DELAY", "0.02", "Seconds the offline model takes for a word."),
     Variable("COMPANION_ROUTES", "", "Routes to deployments, as JSON or as the path of a JSON or YAML file."),
     Variable("COMPANION_ROUTES_REFRESH", "20", "Seconds between two looks for newer routes, in the file or the store."),
-    Variable("COMPANION_CONCURRENCY", "256", "Turns that one host runs at a time, at most; more are refused with 503."),
+    Variable("COMPANION_CONCURRENCY", "512", "Turns that one host runs at a time, at most; more are refused with 503."),
     # turns
     Variable("COMPANION_DELTA_INTERVAL", "0.1", "Seconds of deltas merged into one event, one append, one write."),
     Variable("COMPANION_LEASE", "1.5", "Seconds without a sign of life after which a turn may be taken over."),
@@ -131,7 +131,6 @@ VARIABLES: tuple[Variable, ...] = (
         "APPLICATIONINSIGHTS_CONNECTION_STRING",
         "",
         "Of Application Insights, for COMPANION_TELEMETRY=azure.",
-        secret=True,
     ),
 )
 
@@ -168,7 +167,7 @@ class ModelSettings:
     offline_delay: float = 0.02
     routes: str = ""
     routes_refresh: float = 20.0
-    concurrency: int = 256
+    concurrency: int = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
