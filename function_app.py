@@ -2,53 +2,35 @@
 
 import azure.functions as func
 
-from functions import (
-    account,
-    admin,
-    api_keys,
-    changes,
-    chat_completions,
-    conversations,
-    feedback,
-    health,
-    jobs,
-    models,
-    moderations,
-    not_found,
-    openapi,
-    page,
-    projects,
-    responses,
-    shares,
-    trace,
-)
+from functions._index import register
+from functions.not_found import RoutedApp
 
 BLUEPRINTS = (
-    responses,
-    trace,
-    admin,
-    chat_completions,
-    conversations,
-    models,
-    moderations,
-    projects,
-    shares,
-    feedback,
-    changes,
-    account,
-    api_keys,
-    jobs,
-    health,
-    openapi,
-    page,
-    not_found,
+    "responses",
+    "trace",
+    "admin",
+    "chat_completions",
+    "conversations",
+    "models",
+    "moderations",
+    "projects",
+    "shares",
+    "feedback",
+    "changes",
+    "account",
+    "api_keys",
+    "jobs",
+    "health",
+    "openapi",
+    "page",
+    "not_found",
 )
+"""Modules of `functions/`; a handler's module is imported with its first request (functions/_index.py)."""
 
 
 def create_function_app() -> func.FunctionApp:
-    app = not_found.RoutedApp(http_auth_level=func.AuthLevel.ANONYMOUS)
-    for module in BLUEPRINTS:
-        app.register_functions(module.blueprint)
+    app = RoutedApp(BLUEPRINTS, http_auth_level=func.AuthLevel.ANONYMOUS)
+    register(app, BLUEPRINTS)
     return app
 
 

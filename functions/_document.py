@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from functions._operations import JSON, Operation, Parameter, find_operation, is_public
+from functions._edge import PUBLIC
+from functions._operations import JSON, Operation, Parameter, find_operation
 from functions._routes import Template
 from functions.not_found import Route
 from shared.wire.answers.common import Error
@@ -85,7 +86,7 @@ def _operation(route: Route, method: str, shapes: Mapping[str, Json]) -> Json:
     }
     if rest.strip():
         operation["description"] = " ".join(rest.split())
-    if is_public(route.name):
+    if route.name in PUBLIC:
         operation["security"] = []
     parameters = [*_path_parameters(route.template), *(_parameter(each) for each in _parameters(said))]
     if parameters:
@@ -170,7 +171,7 @@ def _without_content(method: str, response: Json) -> Json:
 def _refusals(route: Route, said: Operation) -> set[int]:
     """Statuses an operation of this kind may be refused with."""
     statuses = {500, *said.errors}
-    if not is_public(route.name):
+    if route.name not in PUBLIC:
         statuses |= {401, 403, 429, 503}
     if said.body is not None:
         statuses |= {400, 408, 413}

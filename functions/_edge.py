@@ -20,13 +20,10 @@ import orjson
 
 from functions._errors import RequestTimeout, error_response, new_request_id
 from functions._http import Request, Response
-from functions._operations import remember_public
 from shared.errors import InvalidRequest, PayloadTooLarge, PermissionDenied
-from shared.identity.service import authenticate
 from shared.principal import Principal
 from shared.settings import HttpSettings, Settings
 from shared.telemetry.logs import bind
-from shared.wire.responses import Includable
 
 if TYPE_CHECKING:
     from shared.app import App
@@ -66,6 +63,9 @@ class Call:
     """`req_…`, ours, never the client's; on the answer as `x-request-id`."""
 
 
+PUBLIC: set[str] = set()
+"""Names of the functions that ask nobody who they are."""
+
 type Handler = Callable[[Request, Call], Awaitable[Response]]
 type Function = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -96,7 +96,7 @@ def _function(handler: Handler, *, public: bool, scope: str | None) -> Function:
         try:
             app = current_app()
             cors = cors_headers(app.settings.http, req)
-            principal = ANYONE if public else await authenticate(app, req.headers)
+            principal = ANYONE if public else await _authenticate(app, req)
             if not public:
                 _require(principal, scope or ("read" if req.method in _READING else "chat"))
             response = await handler(req, Call(app, principal, request_id))
@@ -116,7 +116,7 @@ def _function(handler: Handler, *, public: bool, scope: str | None) -> Function:
         return response
 
     if public:
-        remember_public(handler.__name__)
+        PUBLIC.add(handler.__name__)
     # Not functools.wraps: the runtime would follow __wrapped__ and ask for a binding named `call`.
     run.__name__ = handler.__name__
     run.__qualname__ = handler.__qualname__
@@ -142,6 +142,12 @@ def cors_headers(settings: HttpSettings, request: Request) -> list[tuple[bytes, 
             (b"access-control-expose-headers", _EXPOSED),
         ]
     return headers
+
+
+async def _authenticate(app: "App", request: Request) -> Principal:
+    from shared.identity.service import authenticate  # noqa: PLC0415 - loads with the first request
+
+    return await authenticate(app, request.headers)
 
 
 # the app
@@ -296,6 +302,8 @@ def order_param(request: Request, *, default: Literal["asc", "desc"] = "desc") -
 def include_param(request: Request) -> list[str]:
     """`include[]=a&include[]=b`, as the official clients send it, or plain `include=a`."""
     asked = [*request.query_params.getlist("include[]"), *request.query_params.getlist("include")]
+    from shared.wire.responses import Includable  # noqa: PLC0415 - its schemas are not every cold start's business
+
     known = get_args(Includable)
     unknown = [name for name in asked if name not in known]
     if unknown:

@@ -4,14 +4,16 @@ import logging
 import secrets
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
-from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from shared.errors import AssistantError, InvalidRequest
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 log = logging.getLogger("companion.http")
 
@@ -57,11 +59,11 @@ def as_assistant_error(exc: BaseException, request_id: str, *, body: Any = None)
 
     `body` is the JSON that failed validation, when known: it tells fields from pydantic's names of union branches.
     """
+    if type(exc).__module__.startswith("pydantic_core") and type(exc).__name__ == "ValidationError":
+        return invalid(cast("ValidationError", exc), body)  # told by name: a cold start does without pydantic
     match exc:
         case AssistantError():
             return exc
-        case ValidationError():
-            return invalid(exc, body)
         case ClientDisconnect():
             return InvalidRequest("The request ended before its body did.")
         case _:
@@ -86,7 +88,7 @@ def retry_headers(error: AssistantError) -> dict[str, str]:
 # pydantic's errors in OpenAI's words
 
 
-def invalid(exc: ValidationError, body: Any = None) -> InvalidRequest:
+def invalid(exc: "ValidationError", body: Any = None) -> InvalidRequest:
     """The most telling of pydantic's errors, since unions report every branch: the one deepest in the payload, and of
     those one that is not about the type."""
     errors = exc.errors(include_url=False, include_context=True)

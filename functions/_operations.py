@@ -64,22 +64,11 @@ class Operation:
 
 
 _operations: dict[str, Operation] = {}
-_public: set[str] = set()
 
 
 def find_operation(name: str) -> Operation | None:
     """What was said of the function of that name; None when nothing was."""
     return _operations.get(name)
-
-
-def is_public(name: str) -> bool:
-    """Whether the function of that name asks nobody who they are."""
-    return name in _public
-
-
-def remember_public(name: str) -> None:
-    """For the edge."""
-    _public.add(name)
 
 
 # parameters that several operations have

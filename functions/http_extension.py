@@ -7,7 +7,6 @@ its catch-all to `route`, and starts `WebServer`. Importing this module is what 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import uvicorn
 from azurefunctions.extensions import base  # pyright: ignore[reportMissingTypeStubs]
 from starlette.requests import Request
 from starlette.responses import Response
@@ -67,6 +66,16 @@ class WebServer(base.WebServer):
     web_app: Any
 
     async def serve(self) -> None:
+        import uvicorn  # noqa: PLC0415 - indexing does without it
+
+        class Server(uvicorn.Server):
+            async def shutdown(self, sockets: Any = None) -> None:
+                """Drain, then let go of what the app holds: afterwards the signal ends the process."""
+                from functions._edge import close_app  # noqa: PLC0415 - the edge is built on these types
+
+                await super().shutdown(sockets)
+                await close_app()
+
         await Server(
             uvicorn.Config(
                 self.web_app,
@@ -82,12 +91,3 @@ class WebServer(base.WebServer):
                 timeout_graceful_shutdown=DRAIN,
             )
         ).serve()
-
-
-class Server(uvicorn.Server):
-    async def shutdown(self, sockets: Any = None) -> None:
-        """Drain, then let go of what the app holds: afterwards the signal ends the process."""
-        from functions._edge import close_app  # noqa: PLC0415 - the edge is built on these types
-
-        await super().shutdown(sockets)
-        await close_app()

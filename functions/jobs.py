@@ -6,12 +6,9 @@ import time
 import azure.functions as func
 
 from functions._edge import current_app
-from shared.adoption.service import finish_adoptions
-from shared.privacy.service import run_due, run_message
-from shared.telemetry import names
-from shared.telemetry.signals import signals
-from shared.turns.recovery import recover
-from shared.turns.takeover import run_queued
+
+# Each loads its own part when it runs: a cold start that serves a request needs none of them.
+# ruff: noqa: PLC0415
 
 blueprint = func.Blueprint()
 
@@ -37,12 +34,17 @@ async def run_turn_low(message: func.QueueMessage) -> None:
 )
 async def run_data_job(message: func.QueueMessage) -> None:
     """An export, an import or an erasure may run. Safe to be told twice, or late."""
+    from shared.privacy.service import run_message
+
     await run_message(current_app(), json.loads(message.get_body()))
 
 
 @blueprint.timer_trigger(arg_name="timer", schedule="30 */5 * * * *", use_monitor=False)
 async def keep_promises(timer: func.TimerRequest) -> None:
     """Every five minutes: data jobs whose worker died, deleted conversations to purge, retention, adopted guests."""
+    from shared.adoption.service import finish_adoptions
+    from shared.privacy.service import run_due
+
     del timer
     app = current_app()
     await run_due(app)
@@ -55,11 +57,17 @@ async def recover_turns(timer: func.TimerRequest) -> None:
 
     A client that resumes takes a turn over at once; this is for the turns that nobody is waiting for.
     """
+    from shared.turns.recovery import recover
+
     del timer
     await recover(current_app())
 
 
 async def _run(message: func.QueueMessage) -> None:
+    from shared.telemetry import names
+    from shared.telemetry.signals import signals
+    from shared.turns.takeover import run_queued
+
     body = json.loads(message.get_body())
     if message.insertion_time is not None:
         signals.measure(names.QUEUE_AGE, max(0.0, time.time() - message.insertion_time.timestamp()))

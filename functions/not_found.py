@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, override
 
 import azure.functions as func
@@ -9,6 +10,7 @@ import azure.functions as func
 from functions._edge import Call, edge
 from functions._errors import MethodNotAllowed
 from functions._http import Request, Response
+from functions._index import keep
 from functions._routes import Template
 from shared.errors import NotFound
 
@@ -32,10 +34,16 @@ class Route:
 class RoutedApp(func.FunctionApp):
     """A function app that knows its routes once it is indexed."""
 
+    def __init__(self, blueprints: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(**options)
+        self._blueprints = blueprints
+
     @override
     def get_functions(self) -> list[Any]:
         functions: list[Any] = super().get_functions()
         _routes[:] = _routes_of(functions)
+        if self._blueprints:
+            keep(functions, self._blueprints)
         return functions
 
 
@@ -43,7 +51,9 @@ _routes: list[Route] = []
 
 
 def known_routes() -> tuple[Route, ...]:
-    """Every route of this app but the one below; empty before the app is indexed."""
+    """Every route of this app but the one below, its module imported; empty before the app is indexed."""
+    for module in dict.fromkeys(route.module for route in _routes):
+        import_module(module)
     return tuple(_routes)
 
 
