@@ -55,6 +55,7 @@ def build(out: Path) -> Path:
     copy_source(app)
     install_dependencies(app)
     compile_bytecode(app)
+    write_index(app)
     (app / ".funcignore").write_text(IGNORE)
     archive = out / "companion.zip"
     write_zip(app, archive)
@@ -91,6 +92,14 @@ def compile_bytecode(app: Path) -> None:
     for name, depth in ((".", 0), ("functions", 20), ("shared", 20)):
         if not _compile(app, name, depth):
             raise CannotBuild(f"{name} does not compile")
+
+
+def write_index(app: Path) -> None:
+    """What functions there are, as the first import would note it: a deployed folder is only to be read."""
+    import function_app  # noqa: PLC0415 - the app, only for this
+    from functions._index import keep  # noqa: PLC0415
+
+    keep(function_app.app.get_functions(), function_app.BLUEPRINTS, folder=app / "functions" / "__pycache__")
 
 
 def _compile(app: Path, name: str, depth: int = 20) -> bool:
