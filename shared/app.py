@@ -1,6 +1,7 @@
 """The application: settings and ports, put together once by `bootstrap.build_app`."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from shared.clock import Clock
 from shared.flags.base import Flags, NoFlags
@@ -11,12 +12,14 @@ from shared.models.base import Embedder
 from shared.models.router import Router
 from shared.prompts.library import PromptLibrary
 from shared.safety.base import Moderator
-from shared.safety.guard import Guardrails
 from shared.safety.lexicon import Lexicon
 from shared.settings import Settings
 from shared.storage.base import BlobStore, Store
 from shared.tools.registry import ToolRegistry
 from shared.turns.live import LiveTurns
+
+if TYPE_CHECKING:
+    from shared.safety.guard import Guardrails
 
 
 class Reach:
@@ -63,7 +66,7 @@ class App:
     """This process, among those that share the store."""
     prompts: PromptLibrary = field(default_factory=PromptLibrary)
     flags: Flags = field(default_factory=NoFlags)
-    guardrails: Guardrails | None = None
+    guardrails: "Guardrails | None" = None
     """None: nothing checks turns."""
     moderator: Moderator = field(default_factory=Lexicon)
     live: LiveTurns = field(default_factory=LiveTurns)

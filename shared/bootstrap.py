@@ -2,7 +2,7 @@
 
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shared.app import App
 from shared.clock import Clock, SystemClock
@@ -14,7 +14,6 @@ from shared.models.build import build_embedder, build_router, simple_endpoint
 from shared.models.operator import routes_reader
 from shared.models.shadow import shadow_keeper
 from shared.safety.base import Guardrail, Moderator
-from shared.safety.guard import Guardrails
 from shared.safety.lexicon import Lexicon
 from shared.settings import FlagSettings, Settings, SettingsError, StorageSettings
 from shared.storage.base import BlobStore, Store
@@ -23,6 +22,9 @@ from shared.telemetry.logs import write_json
 from shared.telemetry.signals import Exporter, signals
 from shared.tools.builtin.clock import current_time
 from shared.tools.registry import ToolRegistry
+
+if TYPE_CHECKING:
+    from shared.safety.guard import Guardrails
 
 
 def build_app(settings: Settings, **overrides: Any) -> App:
@@ -123,9 +125,13 @@ def _moderator(settings: Settings) -> Moderator:
     return _openai_moderator(settings) if endpoint is not None and endpoint.kind == "openai" else Lexicon()
 
 
-def _guardrails(settings: Settings) -> Guardrails | None:
+def _guardrails(settings: Settings) -> "Guardrails | None":
     """Those that COMPANION_GUARDRAILS names, in its order."""
     safety = settings.safety
+    if not safety.guardrails:
+        return None
+    from shared.safety.guard import Guardrails  # noqa: PLC0415
+
     chosen: list[Guardrail] = []
     for name in safety.guardrails:
         if name == "rules":
@@ -136,7 +142,7 @@ def _guardrails(settings: Settings) -> Guardrails | None:
             from shared.safety.moderated import Moderated  # noqa: PLC0415
 
             chosen.append(Moderated(_openai_moderator(settings) if name == "openai" else _content_safety(settings)))
-    return Guardrails(chosen) if chosen else None
+    return Guardrails(chosen)
 
 
 def _content_safety(settings: Settings) -> Moderator:

@@ -29,10 +29,11 @@ type Role = Literal["system", "developer", "user", "assistant"]
 HERE = Path(__file__).parent
 ID_PREFIX = "pmpt_"
 
-_ROLE = re.compile(r"^(system|developer|user|assistant):[ \t]*\n", re.MULTILINE)
-_INCLUDE = re.compile(r"""{%-?\s*include\s+["']([\w.-]+)["']""")
-_FRONT = re.compile(r"\A---\n(.*?)^---\n(.*)\Z", re.DOTALL | re.MULTILINE)
-_PART = re.compile("\0(\\w+)\0")
+# Patterns, compiled on first use: an app without prompts does not pay for them.
+_ROLE = r"(?m)^(system|developer|user|assistant):[ \t]*\n"
+_INCLUDE = r"""{%-?\s*include\s+["']([\w.-]+)["']"""
+_FRONT = r"(?ms)\A---\n(.*?)^---\n(.*)\Z"
+_PART = "\0(\\w+)\0"
 _PARTS = {"image": "input_image", "file": "input_file"}
 _TYPES: dict[str, Any] = {
     "string": str,
@@ -58,7 +59,7 @@ class PromptError(ValueError):
 
 
 class _Inputs(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +149,7 @@ def _without_marks(value: Any) -> Any:
 
 
 def _content(text: str, values: Json) -> str | list[Json]:
-    pieces = _PART.split(text)
+    pieces = re.split(_PART, text)
     if len(pieces) == 1:
         return text
     content: list[Json] = []
@@ -225,7 +226,7 @@ def read_prompt(path: Path, templates: "Environment", *, digest: str) -> Prompt:
     """Raises `PromptError` naming the file."""
     import yaml  # noqa: PLC0415 - see `environment`
 
-    parsed = _FRONT.match(path.read_text())
+    parsed = re.match(_FRONT, path.read_text())
     if parsed is None:
         raise PromptError(f"{path.name} has no front matter")
     front: Json = yaml.safe_load(parsed[1])
@@ -238,7 +239,7 @@ def read_prompt(path: Path, templates: "Environment", *, digest: str) -> Prompt:
     if "sample" in front:
         samples = {"sample": front["sample"], **samples}
     # Roles are split before rendering: a variable that says "system:" stays what it is.
-    pieces = _ROLE.split(parsed[2])
+    pieces = re.split(_ROLE, parsed[2])
     if pieces[0].strip() or len(pieces) < 3:
         raise PromptError(f"{path.name} must begin with a role, as in `system:`")
     texts: Any = zip(pieces[1::2], pieces[2::2], strict=True)
@@ -291,5 +292,5 @@ def digest_of(path: Path, partials: Path) -> str:
         seen.add(file)
         text = file.read_text().replace("\r\n", "\n")
         digest.update(f"{file.name}\0{text}\0".encode())
-        waiting += [partials / name for name in _INCLUDE.findall(text)]
+        waiting += [partials / name for name in re.findall(_INCLUDE, text)]
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 from shared.safety.base import CATEGORIES, Content, Judgement
 
@@ -35,7 +36,12 @@ _WORDS = {
         r"|dismember"
     ),
 }
-_PATTERNS = {category: re.compile(rf"\b(?:{words})\b", re.IGNORECASE) for category, words in _WORDS.items()}
+
+
+@cache
+def _patterns() -> dict[str, re.Pattern[str]]:
+    """Compiled on first use."""
+    return {category: re.compile(rf"\b(?:{words})\b", re.IGNORECASE) for category, words in _WORDS.items()}
 
 
 class Lexicon:
@@ -56,7 +62,7 @@ class Lexicon:
 
 def _judged(text: str) -> Judgement:
     """One hit scores 0.8, each further one halves what is missing to 1."""
-    hits = {category: len(_PATTERNS[category].findall(text)) for category in CATEGORIES}
+    hits = {category: len(_patterns()[category].findall(text)) for category in CATEGORIES}
     scores = {category: 1 - 0.2 * 0.5 ** (count - 1) if count else 0.0001 for category, count in hits.items()}
     flagged = frozenset(category for category, score in scores.items() if score >= FLAGGED_FROM)
     inputs = {category: ["text"] if text else [] for category in CATEGORIES}

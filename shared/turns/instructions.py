@@ -8,6 +8,7 @@ import logging
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -31,7 +32,6 @@ SYSTEM_PROMPT = "companion"
 """The prompt that stands before the caller's instructions where COMPANION_SYSTEM_PROMPT is on."""
 
 _LOCALE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,3}")
-_MESSAGES = TypeAdapter(list[Message])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,7 @@ def _echo(create: CreateResponse, asked: PromptParam, prompt: Prompt, token: str
     if create.instructions is not None:
         rendered.append({"role": "developer", "content": create.instructions})
     try:
-        messages = stored_items(list(_MESSAGES.validate_python(rendered)), token)
+        messages = stored_items(list(_messages().validate_python(rendered)), token)
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"]
         raise InvalidRequest(f"Invalid part among the variables: {message}.", param="prompt.variables") from None
@@ -126,6 +126,12 @@ def _echo(create: CreateResponse, asked: PromptParam, prompt: Prompt, token: str
     numbered = [{**message, "id": item_id("msg", token, "p", place)} for place, message in enumerate(messages)]
     echoed = asked.model_dump(exclude_none=True)
     return {"prompt": {**echoed, "version": prompt.version}, "instructions": numbered}
+
+
+@cache
+def _messages() -> TypeAdapter[list[Message]]:
+    """Built on first use."""
+    return TypeAdapter(list[Message])
 
 
 class _Assigned:
