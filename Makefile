@@ -5,7 +5,7 @@ port ?= 7071
 data ?= .data
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup test check lint types locks infra lock package docs eval clean
+.PHONY: help run setup test check lint types locks infra lock package docs pictures eval clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -28,6 +28,7 @@ lint:
 
 types:
 	node_modules/.bin/pyright --warnings
+	node_modules/.bin/tsc -p web
 
 locks:
 	$(python) -m tools.lock --check
@@ -42,11 +43,14 @@ lock: setup ## Write requirements*.txt and package-lock.json again (upgrade=1: n
 package: setup ## What is deployed: dist/app for azd, dist/companion.zip for the pipeline
 	$(python) -m tools.package
 
+pictures: setup ## The pictures of the chat page in the README
+	$(python) -m tools.screenshots
+
 docs: setup ## Write the generated pages under docs/reference/
 	$(python) -m tools.settings_page
 
 eval: setup ## Evaluate a target (dataset=NAME target=URL/MODEL args=…; default: the basics, offline)
-	$(python) -m evals.run --dataset $(or $(dataset),basics) --target $(or $(target),local/companion) $(args)
+	$(python) -m evals.run --dataset '$(or $(dataset),basics)' --target '$(or $(target),local/companion)' $(args)
 
 clean: ## Remove everything that setup and the tests made; .data stays
 	rm -rf .venv node_modules dist .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*

@@ -82,9 +82,7 @@ class Target:
         body["model"] = self.model
         if self.prompt:
             prompt = {"id": self.prompt, **({"version": self.version} if self.version else {})}
-            variables = body.pop("variables", None) or (
-                {"text": body.pop("input")} if self.prompt != "companion" else None
-            )
+            variables = body.pop("variables", None)
             body["prompt"] = {**prompt, **({"variables": variables} if variables else {})}
         return body
 
