@@ -189,7 +189,7 @@ def read_header(token: str) -> Json:
     if not isinstance(header, dict):
         raise _refused("its header is not an object")
     found = cast(Json, header)
-    if found.get("alg") not in ALGORITHMS or _FORBIDDEN & found.keys():
+    if not isinstance(found.get("alg"), str) or found["alg"] not in ALGORITHMS or _FORBIDDEN & found.keys():
         raise _refused("its header asks for what is not done here")
     if not isinstance(found.get("kid"), str) or not 0 < len(found["kid"]) <= 256:
         raise _refused("it does not name its key")

@@ -182,7 +182,8 @@ def _made_safe(record: Record, token: str) -> Record:
             is_chat = record.group == CHATS
             sort = header_sort(_time(record.created_at), token) if is_chat else sort_key(record.depth, token)
             status = record.status if record.status in FINAL else "incomplete"
-            return record.model_copy(update={"sort": sort, "status": status, "ttl": None})
+            changes = {"sort": sort, "status": status, "ttl": None, "is_journalled": False}
+            return record.model_copy(update=changes)
         case ProjectRecord() | FeedbackRecord():
             return record.model_copy(update={"sort": header_sort(_time(record.created_at), token)})
         case ProfileRecord():

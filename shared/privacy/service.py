@@ -277,7 +277,7 @@ _PARAMS = frozenset(effective_params(CreateResponse.model_validate({}), model=""
 
 def _renderable(record: Record) -> Record:
     """A turn whose settings are not whole is kept as part of its conversation, not as a response."""
-    if isinstance(record, TurnRecord) and not record.params.keys() >= _PARAMS:
+    if isinstance(record, TurnRecord) and record.is_stored and not record.params.keys() >= _PARAMS:
         return record.model_copy(update={"is_stored": False, "params": {"model": "imported"}})
     return record
 

@@ -1,0 +1,162 @@
+"""A guest signs in, in the middle of it all: everything is the account's, once, and the stream goes on."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from localhost.testing import app_on_runtime, serving
+from shared.adoption import service as adoption
+from shared.clock import ManualClock
+from shared.models.offline import OfflineModel
+from shared.storage.base import STATE
+from shared.usage import meter
+from tests.owners import ANN, BOB, Service, ask, conversation, service
+
+SECRET: dict[str, Any] = {"COMPANION_GUESTS": "on", "COMPANION_GUEST_SECRET": "g" * 40}
+
+
+async def new_guest(here: Service) -> str:
+    async with here.client(None) as anybody:
+        return (await anybody.post("/v1/guests")).json()["token"]
+
+
+async def test_everything_of_a_guests_becomes_the_accounts(tmp_path: Path) -> None:
+    async with service(tmp_path, **SECRET) as here, here.client(ANN) as ann:
+        token = await new_guest(here)
+        async with here.client(token) as guest:
+            conv = await conversation(guest)
+            turn = await ask(guest, "My name is Ada.", conversation=conv)
+            alone = await ask(guest, f"Remember {'x' * 90_000}")
+            adopted = await ann.post("/v1/me/adopt", json={"guest_token": token})
+            again = await ann.post("/v1/me/adopt", json={"guest_token": token})
+            refused = await guest.get("/v1/conversations")
+        listed = (await ann.get("/v1/conversations")).json()["data"]
+        found = [await ann.get(f"/v1/responses/{each['id']}") for each in (turn, alone)]
+        inputs = await ann.get(f"/v1/responses/{alone['id']}/input_items")
+        usage = (await ann.get("/v1/me/usage")).json()
+        went_on = await ask(ann, "What is my name?", conversation=conv)
+
+    assert (adopted.status_code, again.status_code, refused.status_code) == (200, 200, 401)
+    assert again.json()["moved"] == 0
+    assert [each["id"] for each in listed] == [conv]
+    assert [each.status_code for each in found] == [200, 200]
+    assert "x" * 90_000 in inputs.text
+    assert usage["total"]["turns"] == 2
+    assert "Ada" in orjson.dumps(went_on["output"]).decode()
+
+
+async def test_only_one_account_gets_a_guest(tmp_path: Path) -> None:
+    async with service(tmp_path, **SECRET) as here, here.client(ANN) as ann, here.client(BOB) as bob:
+        token = await new_guest(here)
+        async with here.client(token) as guest:
+            await ask(guest, "Hello.")
+        results = await asyncio.gather(
+            *(each.post("/v1/me/adopt", json={"guest_token": token}) for each in (ann, bob, ann, bob))
+        )
+        owners = [(await each.get("/v1/me/usage")).json()["total"]["turns"] for each in (ann, bob)]
+
+    assert sorted(each.status_code for each in results) == [200, 200, 409, 409]
+    assert sorted(owners) == [0, 1]
+
+
+async def test_a_stream_goes_on_while_its_guest_signs_in(tmp_path: Path) -> None:
+    """Over real sockets: the guest's stream ends whole, and the account can follow the same response meanwhile."""
+    async with (
+        service(tmp_path, model=OfflineModel(word_delay=0.03), **SECRET) as here,
+        app_on_runtime() as host,
+        serving(host) as url,
+    ):
+        token = await new_guest(here)
+        async with (
+            httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30) as guest,
+            httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {ANN}"}, timeout=30) as ann,
+        ):
+            conv = await conversation(guest)
+            events: list[dict[str, Any]] = []
+            followed: list[dict[str, Any]] = []
+            body = {"input": "Tell me something that takes a while, please.", "conversation": conv, "stream": True}
+            async with guest.stream("POST", "/v1/responses", json=body) as stream:
+                follower: asyncio.Task[None] | None = None
+                async for line in stream.aiter_lines():
+                    if not line.startswith("data: {"):
+                        continue
+                    events.append(orjson.loads(line[6:]))
+                    if len(events) == 6:
+                        adopted = await ann.post("/v1/me/adopt", json={"guest_token": token})
+                        assert adopted.status_code == 200, adopted.text
+                        running = (await ann.get(f"/v1/conversations/{conv}")).json()["running"]
+                        follower = asyncio.create_task(follow(ann, events[0]["response"]["id"], followed))
+            assert follower is not None
+            await follower
+            response = (await ann.get(f"/v1/responses/{events[0]['response']['id']}")).json()
+            header = (await ann.get(f"/v1/conversations/{conv}")).json()
+            items = (await ann.get(f"/v1/conversations/{conv}/items")).json()["data"]
+            usage = (await ann.get("/v1/me/usage")).json()
+        guest_owner = (await here.app.store.due("directory", "guest", before=1e12))[0].stored.body["owner"]
+        await adoption.move(here.app, guest_owner, "ann")
+        left = await here.app.store.read(STATE, guest_owner, meter.month_id(here.app.clock.now()))
+
+    assert running == response["id"]
+    assert events[-1]["type"] == "response.completed"
+    assert [each["sequence_number"] for each in events] == list(range(len(events)))
+    assert followed == events
+    assert response["status"] == "completed"
+    assert (header["running"], header["head"], len(items)) == (None, response["id"], 2)
+    assert usage["total"]["turns"] == 1
+    assert usage["reserved"] == 0
+    assert left is None
+
+
+async def follow(client: httpx.AsyncClient, response: str, events: list[dict[str, Any]]) -> None:
+    async with client.stream("GET", f"/v1/responses/{response}", params={"stream": "true"}) as stream:
+        async for line in stream.aiter_lines():
+            if line.startswith("data: {"):
+                events.append(orjson.loads(line[6:]))
+
+
+class Killed(Exception):
+    """The process dies here."""
+
+
+@pytest.mark.parametrize("step", range(1, 16))
+async def test_an_adoption_that_is_broken_off_goes_on(
+    tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    async with service(tmp_path, clock=clock, **SECRET) as here, here.client(ANN) as ann:
+        await ask(ann, "Mine.")
+        token = await new_guest(here)
+        async with here.client(token) as guest:
+            conv = await conversation(guest)
+            await ask(guest, "Hello.", conversation=conv)
+            await guest.post("/v1/projects", json={"name": "Garden"})
+            await ask(guest, f"Alone {'x' * 90_000}")
+        store, count = here.app.store, 0
+        batch = store.batch
+
+        async def dying(*args: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == step:
+                raise Killed
+            return await batch(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "batch", dying)
+            await ann.post("/v1/me/adopt", json={"guest_token": token})
+        if step == 1:  # before the claim: nothing has happened, the client asks again
+            await ann.post("/v1/me/adopt", json={"guest_token": token})
+        for _ in range(6):
+            clock.advance(61)
+            await adoption.finish_adoptions(here.app)
+        usage = (await ann.get("/v1/me/usage")).json()
+        items = (await ann.get(f"/v1/conversations/{conv}/items")).json()
+        projects = (await ann.get("/v1/projects")).json()["data"]
+
+    assert usage["total"]["turns"] == 3
+    assert len(items["data"]) == 2
+    assert len(projects) == 1
