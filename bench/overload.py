@@ -2,6 +2,7 @@
 
     python -m bench.overload            fifteen seconds each
     python -m bench.overload --full     a minute each
+    python -m bench.overload --cpu      the model answers at once: the processor is what is short
 
 The host's capacity is set by COMPANION_CONCURRENCY and the time a turn takes, so that the load and the model, which
 share the other core, are no part of what is measured.
@@ -43,15 +44,16 @@ class Tally:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.overload", description=__doc__)
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--cpu", action="store_true")
     options = parser.parse_args()
-    return asyncio.run(_run(60.0 if options.full else 15.0))
+    return asyncio.run(_run(60.0 if options.full else 15.0, is_cpu=options.cpu))
 
 
-async def _run(seconds: float) -> int:
-    async with serving(Unreliable(words=WORDS, pause=PAUSE)) as url:
+async def _run(seconds: float, *, is_cpu: bool) -> int:
+    async with serving(Unreliable(words=WORDS, pause=0.0 if is_cpu else PAUSE)) as url:
         with tempfile.TemporaryDirectory() as data:
             port = free_port()
-            env = _settings(url)
+            env = _settings(url, 256 if is_cpu else PLACES)
             command = [sys.executable, "-m", "localhost", "--port", str(port), "--data", data]
             server = running(command, ready=f"http://127.0.0.1:{port}/healthz", env=env)
             process = await asyncio.to_thread(server.__enter__)
@@ -68,12 +70,12 @@ async def _run(seconds: float) -> int:
     return 0 if all(is_kept for *_, is_kept in rows) else 1
 
 
-def _settings(url: str) -> dict[str, str]:
+def _settings(url: str, places: int) -> dict[str, str]:
     routes = {"deployments": {"only": {"endpoint": url, "model": "m"}}, "models": {"companion": {"chain": ["only"]}}}
     return {
         "COMPANION_ROUTES": json.dumps(routes),
         "COMPANION_TITLES": "off",
-        "COMPANION_CONCURRENCY": str(PLACES),
+        "COMPANION_CONCURRENCY": str(places),
         "COMPANION_API_KEYS": ",".join(f"key{number}=owner{number}" for number in range(OWNERS)),
     }
 

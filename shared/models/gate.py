@@ -5,8 +5,8 @@
     finally: ticket.leave()
 
 The limit follows what the host can really do: it falls while the event loop is late or deployments are too busy, and
-grows back while work is done in time. In the line owners take turns, and one that holds more than its part of the
-places leaves the last of them to others.
+grows back while work is done in time. In the line the owner who holds fewest is next, and one that holds more
+than its part of the places leaves the last of them to others.
 """
 
 import asyncio
@@ -130,7 +130,8 @@ class Gate:
         if self.in_flight >= places:
             return False
         reserve = max(1, places // RESERVE_SHARE) if places > 1 else 0
-        return self._held[owner] < max(1, places // 4) or self.in_flight < places - reserve
+        fair = places / max(2, len(self._held))
+        return self._held[owner] < max(1.0, fair) or self.in_flight < places - reserve
 
     def _refuse_excess(self, owner: str) -> None:
         rate = max(1.0, self.limit) / self._seconds
@@ -153,23 +154,20 @@ class Gate:
         self._let_in()
 
     def _let_in(self) -> None:
-        """Owners take turns; one that may not hold more now is passed over."""
-        passed = 0
-        while self._waiting and passed < len(self._lines):
-            owner, line = next(iter(self._lines.items()))
-            self._lines.move_to_end(owner)
+        """The owner who holds fewest is next; of several, the one whose turn was longest ago."""
+        while self._lines:
+            owner = min(self._lines, key=self._held.__getitem__)
             if not self._may_hold(owner):
-                passed += 1
-                continue
+                return
+            line = self._lines[owner]
+            self._lines.move_to_end(owner)
             place = line.popleft()
             self._waiting -= 1
             if not line:
                 del self._lines[owner]
-            if place.done():
-                continue
-            self._admit(owner)
-            place.set_result(None)
-            passed = 0
+            if not place.done():
+                self._admit(owner)
+                place.set_result(None)
 
     def _forget(self, owner: str, place: asyncio.Future[None]) -> None:
         """Who waited has left: out of the line, or out of the place just given."""
