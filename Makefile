@@ -5,7 +5,7 @@ port ?= 7071
 data ?= .data
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup test check lint types locks infra lock package docs pictures eval clean
+.PHONY: bench-faults bench-overload help run setup test check lint types locks infra lock package docs pictures eval clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -55,3 +55,9 @@ eval: setup ## Evaluate a target (dataset=NAME target=URL/MODEL args=…; defaul
 clean: ## Remove everything that setup and the tests made; .data stays
 	rm -rf .venv node_modules dist .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+bench-faults: ## What users notice of a model that fails, or is down (full=1: as long as promised)
+	$(python) -m bench.faults $(if $(full),--full)
+
+bench-overload: ## Four times the load that the host can serve, and a noisy owner (full=1: a minute each)
+	$(python) -m bench.overload $(if $(full),--full)
