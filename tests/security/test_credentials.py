@@ -61,50 +61,54 @@ def tampered(**changes: Any) -> str:
 
 
 def guest(**changes: Any) -> str:
-    fields = {"secret": SECRET, "token": "a" * 32, "now": NOW, **changes}
+    fields: dict[str, Any] = {"secret": SECRET, "token": "a" * 32, "now": NOW, **changes}
     return guests.issue(Secret(fields["secret"]), fields["token"], now=fields["now"])[0]
+
+
+WRONG_CLAIMS: dict[str, dict[str, Any]] = {
+    "issuer of another": {"iss": "https://evil.example"},
+    "issuer with a slash more": {"iss": f"{ISSUER}/"},
+    "issuer in capitals": {"iss": ISSUER.upper()},
+    "no issuer": {"iss": None},
+    "issuer list": {"iss": [ISSUER]},
+    "audience of another": {"aud": "api://other"},
+    "no audience": {"aud": None},
+    "audience among others": {"aud": [AUDIENCE, "api://other"]},
+    "audience prefix": {"aud": AUDIENCE[:-1]},
+    "audience longer": {"aud": f"{AUDIENCE}/x"},
+    "audience empty": {"aud": ""},
+    "audience empty list": {"aud": []},
+    "expired": {"exp": NOW - 3600},
+    "expired beyond the leeway": {"exp": NOW - 61},
+    "no expiry": {"exp": None},
+    "expiry a string": {"exp": str(NOW + 600)},
+    "expiry true": {"exp": True},
+    "expiry in a century": {"exp": NOW + 100 * 366 * 86_400},
+    "not yet": {"nbf": NOW + 3600},
+    "not yet as a string": {"nbf": "soon"},
+    "from the future": {"iat": NOW + 3600},
+    "no subject": {"sub": None},
+    "subject empty": {"sub": ""},
+    "subject a number": {"sub": 7},
+    "subject a list": {"sub": ["ada"]},
+}
+WRONG_HEADERS: dict[str, dict[str, Any]] = {
+    "jku": {"jku": "https://evil.example/keys"},
+    "x5u": {"x5u": "https://evil.example/cert"},
+    "jwk": {"jwk": jwk(OTHER_RSA_KEY, "k1")},
+    "x5c": {"x5c": ["MIIB"]},
+    "crit": {"crit": ["exp"]},
+}
 
 
 def bad_tokens() -> Iterator[tuple[str, str]]:
     """What is wrong with it, and the token."""
-    for name, value in {
-        "issuer of another": {"iss": "https://evil.example"},
-        "issuer with a slash more": {"iss": f"{ISSUER}/"},
-        "issuer in capitals": {"iss": ISSUER.upper()},
-        "no issuer": {"iss": None},
-        "issuer list": {"iss": [ISSUER]},
-        "audience of another": {"aud": "api://other"},
-        "no audience": {"aud": None},
-        "audience among others": {"aud": [AUDIENCE, "api://other"]},
-        "audience prefix": {"aud": AUDIENCE[:-1]},
-        "audience longer": {"aud": f"{AUDIENCE}/x"},
-        "audience empty": {"aud": ""},
-        "audience empty list": {"aud": []},
-        "expired": {"exp": NOW - 3600},
-        "expired beyond the leeway": {"exp": NOW - 61},
-        "no expiry": {"exp": None},
-        "expiry a string": {"exp": str(NOW + 600)},
-        "expiry true": {"exp": True},
-        "expiry in a century": {"exp": NOW + 100 * 366 * 86_400},
-        "not yet": {"nbf": NOW + 3600},
-        "not yet as a string": {"nbf": "soon"},
-        "from the future": {"iat": NOW + 3600},
-        "no subject": {"sub": None},
-        "subject empty": {"sub": ""},
-        "subject a number": {"sub": 7},
-        "subject a list": {"sub": ["ada"]},
-    }.items():
+    for name, value in WRONG_CLAIMS.items():
         try:
             yield name, token(claims(**value))
         except TypeError:  # the library refuses to make it; by hand then
             yield name, forged({"alg": "RS256", "kid": "k1"}, claims(**value))
-    for name, header in {
-        "jku": {"jku": "https://evil.example/keys"},
-        "x5u": {"x5u": "https://evil.example/cert"},
-        "jwk": {"jwk": jwk(OTHER_RSA_KEY, "k1")},
-        "x5c": {"x5c": ["MIIB"]},
-        "crit": {"crit": ["exp"]},
-    }.items():
+    for name, header in WRONG_HEADERS.items():
         yield f"header {name}", token(**header)
         yield f"header {name}, its own key", token(key=OTHER_RSA_KEY, **header)
     yield "no key id", token(kid=None)
