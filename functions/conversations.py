@@ -286,6 +286,7 @@ def render_turn(record: TurnRecord) -> Json:
         "parent": record.parent,
         "status": record.status,
         "created_at": int(record.created_at),
+        "created_at_ms": int(record.created_at * 1000),
         "completed_at": int(record.completed_at) if record.completed_at else None,
         "model": record.params.get("model"),
         "input": [item for item in record.input if item["id"] not in removed],
@@ -295,5 +296,6 @@ def render_turn(record: TurnRecord) -> Json:
         "incomplete_details": {"reason": record.incomplete_reason} if record.incomplete_reason else None,
         "cost": record.cost,
         "first_token_ms": record.first_token_ms,
+        "duration_ms": round((record.completed_at - record.created_at) * 1000, 1) if record.completed_at else None,
         "notes": record.notes,
     }

@@ -11,6 +11,7 @@ import azure.functions as func
 
 from functions._edge import Call, edge
 from functions._http import Request, Response
+from functions._operations import Operation
 from shared.errors import NotFound
 
 blueprint = func.Blueprint()
@@ -63,12 +64,15 @@ class Static(NamedTuple):
 
 @blueprint.route("/", methods=["GET", "HEAD"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge(public=True)
+@Operation(answer_media="text/html")
 async def page(request: Request, call: Call) -> Response:
+    """The chat page; without a built one, a sentence that says how to get it."""
     return index(request.headers)
 
 
 @blueprint.route("c/{conversation_id}", methods=["GET", "HEAD"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge(public=True)
+@Operation(answer_media="text/html")
 async def conversation_page(request: Request, call: Call) -> Response:
     """The same page: it reads from its address what to show."""
     return index(request.headers)
@@ -76,6 +80,7 @@ async def conversation_page(request: Request, call: Call) -> Response:
 
 @blueprint.route("assets/{name}", methods=["GET", "HEAD"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge(public=True)
+@Operation(answer_media="application/octet-stream", errors=(404,))
 async def page_asset(request: Request, call: Call) -> Response:
     """Scripts, styles and fonts; their names change with their content, so they never do."""
     name = request.path_params["name"]
@@ -87,7 +92,9 @@ async def page_asset(request: Request, call: Call) -> Response:
 
 @blueprint.route("favicon.svg", methods=["GET", "HEAD"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge(public=True)
+@Operation(answer_media="image/svg+xml", errors=(404,))
 async def page_icon(request: Request, call: Call) -> Response:
+    """The page's icon."""
     sent = _file(request.headers, "favicon.svg", "public, max-age=86400")
     if sent is None:
         raise NotFound("The chat page is not built.")

@@ -51,7 +51,6 @@ export default defineConfig({
     cssTarget: ["chrome123", "firefox120", "safari17.5"], // the first with light-dark()
     outDir: "dist",
     emptyOutDir: true,
-    manifest: "manifest.json",
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     chunkSizeWarningLimit: 700,

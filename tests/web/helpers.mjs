@@ -48,6 +48,11 @@ export class Chat {
     return this.text();
   }
 
+  /** Wait until the last answer is final and says exactly this. */
+  async becomes(text) {
+    await until(async () => [await this.answers.last().getAttribute("data-status"), await this.text()], ([status, seen]) => status === "completed" && seen === text);
+  }
+
   text() {
     return this.page.evaluate(() =>
       [...([...document.querySelectorAll(".answer")].at(-1)?.querySelectorAll(":scope > .markdown") ?? [])]

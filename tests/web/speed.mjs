@@ -137,7 +137,7 @@ export async function large(order) {
   const chat = await Chat.open(order);
   const text = Array.from({ length: Math.ceil(100_000 / BLOCK.length) }, () => BLOCK).join("\n\n");
   assert.ok(text.length > 100_000);
-  await chat.box.fill(`slowly 6s: ${text}`);
+  await chat.box.fill(`slowly 4s: ${text}`);
   let seconds = 0;
   const began = Date.now();
   const speed = await measured(chat, async () => {

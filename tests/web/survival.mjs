@@ -12,7 +12,7 @@ export async function reload(order) {
   await chat.page.reload();
   await chat.saying("1 2 3");
   assert.equal(await chat.answers.last().getAttribute("aria-busy"), "true", "still running");
-  assert.equal(await chat.answered(), WHOLE);
+  await chat.becomes(WHOLE);
   assert.equal((await chat.turns()).length, 1);
 }
 
@@ -27,7 +27,7 @@ export async function killed(order) {
   await chat.shows("Waiting for the connection");
   await chat.page.close();
   const again = await Chat.in(context, order, path);
-  assert.equal(await again.answered(), counted(5));
+  await again.becomes(counted(5));
   assert.equal((await again.turns()).length, 2);
 }
 
@@ -42,7 +42,7 @@ export async function unheard(order) {
     return route.abort();
   });
   await chat.say("count to 7");
-  assert.equal(await chat.answered(), counted(7));
+  await chat.becomes(counted(7));
   assert.equal(sends, 3);
   assert.equal((await chat.turns()).length, 1);
   assert.equal((await chat.api("/conversations")).data.filter((each) => each.head).length, 1);
@@ -73,7 +73,7 @@ export async function switching(order) {
   await chat.list.getByRole("img", { name: "answering" }).waitFor();
   await chat.page.goBack();
   await chat.saying("1 2 3");
-  assert.equal(await chat.answered(), WHOLE);
+  await chat.becomes(WHOLE);
 }
 
 export async function tabs(order) {
@@ -83,13 +83,13 @@ export async function tabs(order) {
   await one.saying("1 2 3");
   const two = await Chat.in(context, order, `/c/${await one.hasId()}`);
   await two.saying("1 2 3");
-  assert.equal(await one.answered(), WHOLE);
-  assert.equal(await two.answered(), WHOLE);
+  await one.becomes(WHOLE);
+  await two.becomes(WHOLE);
   await two.say("slowly 2s: count to 20");
   await one.saying("1 2");
-  assert.equal(await one.answered(), counted(20), "what one tab asks, the other shows");
+  await one.becomes(counted(20));
   const device = await Chat.open(order, {}, `/c/${one.id}`);
-  assert.equal(await device.answered(), counted(20), "another device, too");
+  await device.becomes(counted(20));
   assert.equal((await one.turns()).length, 2);
 }
 
@@ -103,7 +103,7 @@ export async function contention(order) {
   await two.say("count to 3");
   await one.answered();
   await until(async () => (await one.turns()).filter((turn) => turn.status === "completed").length, (count) => count === 3);
-  assert.equal(await two.answered(), counted(3));
+  await two.becomes(counted(3));
 }
 
 export async function restart(order) {
@@ -114,7 +114,7 @@ export async function restart(order) {
   await chat.shows(/The server cannot be reached|Connection lost/);
   await chat.box.fill("typed while the server was away");
   await order.ask("start");
-  assert.equal(await chat.answered(), counted(60), "the answer comes whole");
+  await chat.becomes(counted(60));
   await chat.page.getByText("Interrupted attempt").waitFor();
   await until(() => chat.box.inputValue(), (text) => text === "typed while the server was away");
   assert.equal((await chat.turns()).length, 1);
@@ -135,7 +135,7 @@ export async function offline(order) {
   await chat.shows("Waiting for the connection");
   assert.equal((await chat.turns()).length, 1);
   await context.setOffline(false);
-  assert.equal(await chat.answered(), counted(4));
+  await chat.becomes(counted(4));
   await until(() => chat.page.locator(".notice").count(), (count) => count === 0);
   assert.equal((await chat.turns()).length, 2);
 }
@@ -149,7 +149,7 @@ export async function dropped(order) {
   await context.setOffline(true);
   await chat.shows("You are offline.");
   await context.setOffline(false);
-  assert.equal(await chat.answered(), WHOLE);
+  await chat.becomes(WHOLE);
 }
 
 export async function drafts(order) {

@@ -42,6 +42,8 @@ class Turn(TypedDict):
     parent: str | None
     status: Literal["queued", "in_progress", "completed", "failed", "incomplete", "cancelled"]
     created_at: int
+    created_at_ms: int
+    """Versions of one moment may be made in the same second."""
     completed_at: int | None
     model: str | None
     input: list[Item]
@@ -51,4 +53,5 @@ class Turn(TypedDict):
     incomplete_details: IncompleteDetails | None
     cost: float
     first_token_ms: float | None
+    duration_ms: float | None
     notes: list[str]

@@ -32,7 +32,7 @@ class Session extends Store {
   }
 
   async leave(): Promise<void> {
-    await forgetEverything();
+    await forgetEverything().catch(() => {});
     location.assign("/");
   }
 }
@@ -73,8 +73,11 @@ export const api = {
     return (await client.get<Page<Model>>("/models")).data;
   },
 
-  conversations(query: { after?: string; query?: string; limit?: number } = {}): Promise<Page<Conversation>> {
-    return client.get("/conversations", { query });
+  conversations(
+    query: { after?: string; query?: string; pinned?: boolean; limit?: number },
+    signal?: AbortSignal,
+  ): Promise<Page<Conversation>> {
+    return client.get("/conversations", { query, ...(signal ? { signal } : {}) });
   },
 
   conversation(id: string): Promise<Conversation> {
@@ -87,13 +90,17 @@ export const api = {
 
   updateConversation(
     id: string,
-    change: { title?: string; head?: string; metadata?: Record<string, string> },
+    change: { title?: string; head?: string; pinned?: boolean },
   ): Promise<Conversation> {
     return client.post(`/conversations/${id}`, { body: change });
   },
 
   deleteConversation(id: string): Promise<unknown> {
     return client.delete(`/conversations/${id}`);
+  },
+
+  restoreConversation(id: string): Promise<Conversation> {
+    return client.post(`/conversations/${id}/restore`);
   },
 
   turns(id: string, query: { after?: string; order: "asc" | "desc"; limit: number }): Promise<Page<Turn>> {

@@ -33,7 +33,7 @@ class App extends Store {
     });
     this.#route();
     this.#load();
-    for (const message of await outbox.all()) void this.#deliver(message);
+    for (const message of await outbox.all().catch(() => [])) void this.#deliver(message);
   }
 
   /** Show this conversation; null: a new one. */
@@ -50,8 +50,9 @@ class App extends Store {
   }
 
   /** Delete a conversation, with time to think again. */
-  remove(id: string): void {
-    this.conversations.remove(id);
+  async remove(id: string): Promise<void> {
+    await this.conversations.remove(id);
+    this.#threads.delete(id);
     if (this.thread.id === id) this.go(null);
   }
 

@@ -1,4 +1,4 @@
-/** The list at the left: newest first, page by page; search, rename, pin, and delete with time to think again. */
+/** The list at the left: newest first, page by page; search, rename, pin, and delete with undo. */
 
 import { api, isPassing } from "./api";
 import { Store } from "./store";
@@ -6,8 +6,10 @@ import { tell } from "./tabs";
 import type { Conversation } from "./types";
 
 const PAGE = 40;
-const UNDO_MS = 7000;
-const DELETIONS = "companion.deletions";
+const UNDO_MS = 8000;
+const PAUSE_MS = 150;
+/** Requests of one search: each looks at 200 conversations. */
+const MOST_SEARCHES = 20;
 
 export class Conversations extends Store {
   shown: readonly Conversation[] = [];
@@ -15,32 +17,29 @@ export class Conversations extends Store {
   isLoading = false;
   isLoaded = false;
   query = "";
-  /** What was deleted last and can still be had back. */
+  isSearching = false;
+  /** What was deleted last and can still be had back with a click. */
   undoable: Conversation | null = null;
 
   #known = new Map<string, Conversation>();
   #last: string | null = null;
-  #found: Set<string> | null = null;
+  #found: Conversation[] = [];
   #searching: AbortController | null = null;
-  /** When each deletion becomes real; kept in the browser, so that closing the page does not undo it. */
-  #deletions: Record<string, number> = JSON.parse(localStorage.getItem(DELETIONS) ?? "{}") as Record<string, number>;
+  #deleted = new Set<string>();
+  #undoTimer = 0;
 
-  constructor() {
-    super();
-    setInterval(() => void this.#deleteDue(), 1000);
-  }
-
-  get(id: string): Conversation | undefined {
-    return this.#known.get(id);
-  }
-
-  /** The newest page again; what it no longer holds was deleted elsewhere. */
+  /** The newest page and what is pinned again; what is no longer in them was deleted elsewhere. */
   async refresh(): Promise<void> {
-    const page = await api.conversations({ limit: PAGE });
+    const [page, pinned] = await Promise.all([
+      api.conversations({ limit: PAGE }),
+      api.conversations({ limit: 100, pinned: true }),
+    ]);
     const oldest = page.has_more ? (page.data.at(-1)?.updated_at ?? 0) : -1;
-    const fresh = new Set(page.data.map((each) => each.id));
-    for (const [id, known] of this.#known) if (known.updated_at > oldest && !fresh.has(id)) this.#known.delete(id);
-    for (const each of page.data) this.#known.set(each.id, each);
+    const fresh = new Set([...page.data, ...pinned.data].map((each) => each.id));
+    for (const [id, known] of this.#known) {
+      if ((known.updated_at > oldest || known.pinned) && !fresh.has(id)) this.#known.delete(id);
+    }
+    for (const each of [...pinned.data, ...page.data]) this.#known.set(each.id, each);
     if (!this.isLoaded) {
       this.#last = page.last_id;
       this.hasMore = page.has_more;
@@ -50,7 +49,7 @@ export class Conversations extends Store {
   }
 
   async loadMore(): Promise<void> {
-    if (!this.hasMore || this.isLoading || !this.isLoaded) return;
+    if (!this.hasMore || this.isLoading || !this.isLoaded || this.query) return;
     this.isLoading = true;
     try {
       const page = await api.conversations({ limit: PAGE, ...(this.#last ? { after: this.#last } : {}) });
@@ -65,20 +64,27 @@ export class Conversations extends Store {
     }
   }
 
-  /** Titles here and now; what else the server finds follows. */
+  /** Titles at once, from here; then what the server finds, in titles and texts. */
   async search(query: string): Promise<void> {
     this.query = query.trim();
-    this.#found = null;
+    this.#found = [];
     this.#searching?.abort();
+    const own = (this.#searching = new AbortController());
+    this.isSearching = this.query !== "";
     this.#show();
     if (!this.query) return;
-    const own = (this.#searching = new AbortController());
-    await new Promise((resolve) => setTimeout(resolve, 150));
-    if (own.signal.aborted) return;
-    const page = await api.conversations({ query: this.query, limit: 100 }).catch(() => null);
-    if (own.signal.aborted || !page) return;
-    this.#found = new Set(page.data.map((each) => each.id));
-    for (const each of page.data) this.#known.set(each.id, each);
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    let after: string | null = null;
+    for (let asked = 0; asked < MOST_SEARCHES && !own.signal.aborted; asked += 1) {
+      const place: { after?: string } = after ? { after } : {};
+      const page = await api.conversations({ query: this.query, limit: 50, ...place }, own.signal).catch(() => null);
+      if (own.signal.aborted) return;
+      this.#found = [...this.#found, ...(page?.data ?? [])];
+      after = page?.next_after ?? null;
+      if (!page?.has_more || !after) break;
+      this.#show();
+    }
+    this.isSearching = false;
     this.#show();
   }
 
@@ -93,69 +99,57 @@ export class Conversations extends Store {
     tell(id);
   }
 
-  async pin(id: string, isPinned: boolean): Promise<void> {
-    const metadata = { ...this.#known.get(id)?.metadata };
-    delete metadata["pinned"];
-    if (isPinned) metadata["pinned"] = "true";
-    this.take(await api.updateConversation(id, { metadata }));
+  async pin(id: string, pinned: boolean): Promise<void> {
+    this.take(await api.updateConversation(id, { pinned }));
     tell(id);
   }
 
-  /** Hidden now, deleted in a while. */
-  remove(id: string): void {
-    this.#deletions[id] = Date.now() + UNDO_MS;
-    this.#keepDeletions();
-    this.undoable = this.#known.get(id) ?? null;
+  /** Gone at once; the server keeps it for some days, and for some seconds so does a button. */
+  async remove(id: string): Promise<void> {
+    const header = this.#known.get(id) ?? null;
+    this.#deleted.add(id);
     this.#show();
-  }
-
-  undo(): string | null {
-    const id = this.undoable?.id ?? null;
-    if (id) delete this.#deletions[id];
-    this.#keepDeletions();
-    this.undoable = null;
-    this.#show();
-    return id;
-  }
-
-  async #deleteDue(): Promise<void> {
-    const due = Object.keys(this.#deletions).filter((id) => (this.#deletions[id] ?? Infinity) <= Date.now());
-    for (const id of due) {
-      const until = this.#deletions[id] ?? 0;
-      this.#deletions[id] = Infinity; // on its way
-      if (this.undoable?.id === id) {
-        this.undoable = null;
-        this.changed();
-      }
-      try {
-        await api.deleteConversation(id);
-      } catch (error) {
-        if (isPassing(error)) {
-          this.#deletions[id] = until;
-          continue;
-        }
-      }
-      delete this.#deletions[id];
-      this.#known.delete(id);
-      this.#keepDeletions();
-      tell(id);
+    try {
+      await api.deleteConversation(id);
+    } catch (error) {
+      this.#deleted.delete(id);
+      this.#show();
+      throw error;
     }
+    tell(id);
+    this.#offerUndo(header);
   }
 
-  #keepDeletions(): void {
-    localStorage.setItem(DELETIONS, JSON.stringify(this.#deletions));
+  /** Have back what was deleted last. */
+  async undo(): Promise<string | null> {
+    const header = this.undoable;
+    if (!header) return null;
+    this.#offerUndo(null);
+    const restored = await api.restoreConversation(header.id);
+    this.#deleted.delete(header.id);
+    this.take(restored);
+    tell(header.id);
+    return header.id;
+  }
+
+  #offerUndo(header: Conversation | null): void {
+    clearTimeout(this.#undoTimer);
+    this.undoable = header;
+    if (header) this.#undoTimer = window.setTimeout(() => this.#offerUndo(null), UNDO_MS);
+    this.changed();
   }
 
   #show(): void {
     const words = this.query.toLowerCase();
-    this.shown = [...this.#known.values()]
-      .filter((each) => !(each.id in this.#deletions))
-      .filter((each) => !words || (each.title ?? "").toLowerCase().includes(words) || this.#found?.has(each.id))
+    const hits = new Map(this.#found.map((each) => [each.id, each]));
+    if (words) {
+      for (const each of this.#known.values()) {
+        if (!hits.has(each.id) && (each.title ?? "").toLowerCase().includes(words)) hits.set(each.id, each);
+      }
+    }
+    this.shown = [...(words ? hits : this.#known).values()]
+      .filter((each) => !this.#deleted.has(each.id))
       .sort((a, b) => b.updated_at - a.updated_at || (a.id < b.id ? 1 : -1));
     this.changed();
   }
-}
-
-export function isPinned(conversation: Conversation): boolean {
-  return conversation.metadata["pinned"] === "true";
 }

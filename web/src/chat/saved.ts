@@ -44,6 +44,16 @@ export const drafts = {
     }
   },
 
+  /** A conversation that was new has an id now. */
+  async move(from: string, to: string): Promise<void> {
+    drafts.keep(to, drafts.text(from));
+    drafts.keep(from, "");
+    const files = await drafts.files(from);
+    if (!files.length) return;
+    await drafts.keepFiles(to, files);
+    await drafts.keepFiles(from, []);
+  },
+
   async files(where: string): Promise<DraftFile[]> {
     return (await request<DraftFile[] | undefined>("files", "readonly", (store) => store.get(where))) ?? [];
   },

@@ -103,7 +103,16 @@ export class Thread extends Store {
     const id = this.id;
     if (!id) return;
     try {
-      const [header, page] = await Promise.all([api.conversation(id), api.turns(id, { order: "desc", limit: PAGE })]);
+      const before = this.header;
+      const header = await api.conversation(id);
+      if (before && this.#isSame(before, header)) {
+        this.header = header;
+        if (before.title !== header.title) this.onTouched(this);
+        this.#followRunning();
+        this.changed();
+        return;
+      }
+      const page = await api.turns(id, { order: "desc", limit: PAGE });
       const isFirst = this.header === null || this.#hasGap(page);
       const isMoved = this.header?.head !== header.head || this.header?.running !== header.running;
       this.header = header;
@@ -127,6 +136,13 @@ export class Thread extends Store {
       this.isLoaded = true;
       this.changed();
     }
+  }
+
+  /** Nothing new to read: a look that is repeated every few seconds costs one small request. */
+  #isSame(before: Conversation, now: Conversation): boolean {
+    const shown = now.running ?? now.head;
+    const isKnown = shown === null || this.#turns.has(shown);
+    return isKnown && before.updated_at === now.updated_at && before.head === now.head && before.running === now.running;
   }
 
   /** So much happened elsewhere that the newest page does not reach what is known: begin again. */
@@ -224,7 +240,7 @@ export class Thread extends Store {
     };
     this.sending = { message, state: "sending", error: null };
     this.#show();
-    await outbox.put(message);
+    await outbox.put(message).catch(() => {}); // a browser that keeps nothing can still send
     void this.deliver(message);
   }
 
@@ -266,7 +282,7 @@ export class Thread extends Store {
     if (message.conversation === null) {
       const header = await api.createConversation(`${message.key}.conversation`);
       message.conversation = header.id;
-      await outbox.put(message);
+      await outbox.put(message).catch(() => {});
       this.#adopt(header);
     }
     const stream = await api.send({ ...message, conversation: message.conversation }, signal);
@@ -274,6 +290,7 @@ export class Thread extends Store {
   }
 
   #adopt(header: Conversation): void {
+    if (this.#isOpen) void drafts.move(this.draftKey, header.id).catch(() => {});
     this.id = header.id;
     this.header = header;
     this.onTouched(this);
@@ -283,13 +300,14 @@ export class Thread extends Store {
   #accepted(message: Sending, id: string): void {
     if (!this.#turns.has(id)) {
       this.#rowKeys.set(id, message.key);
-      this.#set(newTurn(id, message.parent, message.model, message.content));
+      const siblings = this.#children.get(message.parent ?? "") ?? [];
+      this.#set(newTurn(id, message.parent, message.model, message.content, siblings));
     }
     this.#tip = id;
     if (this.sending?.message.key === message.key) this.sending = null;
     if (this.header) this.header = { ...this.header, running: id, updated_at: Date.now() / 1000 };
     if (this.#isOpen && this.#attempt) this.#following = { id, abort: this.#attempt };
-    void outbox.drop(message.key);
+    void outbox.drop(message.key).catch(() => {});
     if (this.id) tell(this.id);
     this.#show();
     this.onTouched(this);
@@ -312,7 +330,7 @@ export class Thread extends Store {
     if (!sending) return null;
     this.#attempt?.abort();
     this.sending = null;
-    await outbox.drop(sending.message.key);
+    await outbox.drop(sending.message.key).catch(() => {});
     this.#show();
     return sending.message;
   }
@@ -472,8 +490,12 @@ export class Thread extends Store {
     this.#tip = head;
     this.#show();
     if (this.#turns.get(head)?.status === "failed") return;
-    this.header = await api.updateConversation(this.id, { head });
-    tell(this.id);
+    try {
+      this.header = await api.updateConversation(this.id, { head });
+      tell(this.id);
+    } catch (error) {
+      if (!isPassing(error)) throw error; // shown here; what is said next names its parent anyway
+    }
   }
 
   /** A title given by the user. */

@@ -23,7 +23,7 @@ export function childrenOf(turns: Turns): Map<string, Turn[]> {
     if (siblings) siblings.push(turn);
     else children.set(turn.parent ?? "", [turn]);
   }
-  for (const siblings of children.values()) siblings.sort((a, b) => a.created_at - b.created_at || (a.id < b.id ? -1 : 1));
+  for (const siblings of children.values()) siblings.sort((a, b) => a.created_at_ms - b.created_at_ms || (a.id < b.id ? -1 : 1));
   return children;
 }
 
@@ -90,6 +90,18 @@ export function answerText(turn: Turn): string {
   const messages = turn.output.filter((item) => item.type === "message");
   const whole = messages.filter((item) => item.status !== "incomplete");
   return (whole.length ? whole : messages).map((item) => textOf(item.content)).join("\n\n");
+}
+
+/** Markdown as it is read aloud: its words, without its marks. */
+export function spoken(markdown: string): string {
+  return markdown
+    .replace(/```[^\n]*\n?/g, "")
+    .replace(/!?\[([^\]]*)\]\([^)]*\)/g, "$1")
+    .replace(/^\s*\|?[\s:|-]+\|?\s*$/gm, "")
+    .replace(/[*`#>|$\\]+/g, " ")
+    .replace(/[^\S\n]+/g, " ")
+    .replace(/ ?\n\s*/g, "\n")
+    .trim();
 }
 
 /** The turn after this event; the same object when the event changes nothing that is shown. */
@@ -168,12 +180,12 @@ function withPart(
 }
 
 /** A turn as it is known from the first event of its stream. */
-export function newTurn(id: string, parent: string | null, model: string, content: Part[]): Turn {
+export function newTurn(id: string, parent: string | null, model: string, content: Part[], siblings: Turn[]): Turn {
   return {
     id,
     parent,
     status: "in_progress",
-    created_at: Date.now() / 1000,
+    created_at_ms: Math.max(Date.now(), ...siblings.map((turn) => turn.created_at_ms + 1)), // whatever the clocks say
     completed_at: null,
     model,
     input: [{ type: "message", role: "user", content }],
@@ -183,6 +195,7 @@ export function newTurn(id: string, parent: string | null, model: string, conten
     incomplete_details: null,
     cost: null,
     first_token_ms: null,
+    duration_ms: null,
     notes: [],
   };
 }

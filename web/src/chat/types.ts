@@ -2,6 +2,8 @@
 
 export interface Page<T> {
   data: T[];
+  /** Of a search: where it goes on; it need not have found anything up to there. */
+  next_after?: string | null;
   has_more: boolean;
   last_id: string | null;
 }
@@ -17,6 +19,9 @@ export interface Conversation {
   head: string | null;
   /** The response that is being made right now. */
   running: string | null;
+  pinned: boolean;
+  /** Of a search: where its words were found. */
+  match?: { in: "title" | "text"; response: string | null; snippet: string };
 }
 
 export type Status = "queued" | "in_progress" | "completed" | "incomplete" | "failed" | "cancelled";
@@ -27,7 +32,7 @@ export interface Turn {
   /** The turn it continues; siblings are versions of the same moment. */
   parent: string | null;
   status: Status;
-  created_at: number;
+  created_at_ms: number;
   completed_at: number | null;
   model: string;
   input: Item[];
@@ -38,7 +43,7 @@ export interface Turn {
   /** In dollars; null as long as it is not known. */
   cost: number | null;
   first_token_ms: number | null;
-  duration_ms?: number | null;
+  duration_ms: number | null;
   notes: string[];
 }
 

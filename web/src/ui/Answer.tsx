@@ -171,10 +171,10 @@ function Footer({ thread, turn, versions }: { thread: Thread; turn: Turn; versio
 
 function Facts({ turn }: { turn: Turn }) {
   const words = useWords();
-  const ms = turn.duration_ms ?? (turn.completed_at ? (turn.completed_at - turn.created_at) * 1000 : null);
+  const ms = turn.duration_ms;
   const facts = [
     turn.model,
-    ms !== null && words("seconds", { seconds: seconds(ms) }),
+    ms != null && words("seconds", { seconds: seconds(ms) }),
     turn.usage && words("tokens", { count: number(turn.usage.output_tokens) }),
     turn.cost !== null && (turn.cost > 0 ? money(turn.cost) : words("free")),
   ].filter(Boolean);

@@ -1,17 +1,19 @@
 /** Where messages are written: assistant-ui's composer, our draft, model choice and buttons. */
 
 import { AttachmentPrimitive, ComposerPrimitive, useAui, useAuiState } from "@assistant-ui/react";
-import { useEffect } from "react";
+import { useEffect, useRef } from "react";
 
 import { app } from "../chat/app";
 import { connection } from "../chat/connection";
 import { drafts } from "../chat/saved";
 import { useStore } from "../chat/store";
 import type { Thread } from "../chat/thread";
-import { useWords } from "../words";
+import { say, useWords } from "../words";
 import { type Attachments, filesOf } from "./attachments";
 import { ArrowUp, Clip, Cloud, Cross, File, Square } from "./icons";
+import { complain } from "./Toasts";
 
+const CALM_MS = 400;
 const isTouch = matchMedia("(pointer: coarse)").matches;
 
 export function Composer({ thread, attachments }: { thread: Thread; attachments: Attachments }) {
@@ -19,13 +21,16 @@ export function Composer({ thread, attachments }: { thread: Thread; attachments:
   const isBusy = useStore(thread, (store) => store.isBusy);
   const isStopping = useStore(thread, (store) => store.isStopping);
   const stop = useStop(thread, attachments);
+  const tapStop = useCalm(stop, isBusy);
   useStoredDraft(thread, attachments);
 
   return (
     <div className="composer-place">
       <Notices thread={thread} />
       <ComposerPrimitive.Root className="composer">
-        <ComposerPrimitive.Attachments components={{ Attachment: Chip }} />
+        <div className="chips">
+          <ComposerPrimitive.Attachments components={{ Attachment: Chip }} />
+        </div>
         <ComposerPrimitive.Input
           id="composer"
           className="input"
@@ -56,7 +61,7 @@ export function Composer({ thread, attachments }: { thread: Thread; attachments:
               disabled={isStopping}
               aria-label={words(isStopping ? "stopping" : "stop")}
               title={words(isStopping ? "stopping" : "stop")}
-              onClick={stop}
+              onClick={tapStop}
             >
               <Square />
             </button>
@@ -69,6 +74,17 @@ export function Composer({ thread, attachments }: { thread: Thread; attachments:
       </ComposerPrimitive.Root>
     </div>
   );
+}
+
+/** The second tap of a double tap on Send would hit Stop, which takes its place: it counts a moment later only. */
+function useCalm(act: () => void, isOffered: boolean): () => void {
+  const since = useRef(0);
+  useEffect(() => {
+    if (isOffered) since.current = performance.now();
+  }, [isOffered]);
+  return () => {
+    if (performance.now() - since.current > CALM_MS) act();
+  };
 }
 
 /** What was written and attached before the page was closed. */
@@ -91,7 +107,7 @@ export function useStop(thread: Thread, attachments: Attachments): () => void {
   const takeBack = useTakeBack(thread, attachments);
   return () => {
     if (thread.sending?.state === "waiting") void takeBack();
-    else void thread.stop();
+    else thread.stop().catch(() => complain(say("failed")));
   };
 }
 

@@ -4,6 +4,7 @@ import { memo, useEffect, useRef, useState } from "react";
 
 import { app } from "../chat/app";
 import { drafts } from "../chat/saved";
+import { useStore } from "../chat/store";
 import type { Thread } from "../chat/thread";
 import { textOf } from "../chat/turns";
 import type { Part, Turn } from "../chat/types";
@@ -26,6 +27,7 @@ export const Question = memo(function Question({
   const words = useWords();
   const draftKey = turn ? `edit.${turn.id}` : "";
   const [isEditing, setEditing] = useState(() => draftKey !== "" && drafts.text(draftKey) !== "");
+  const isBusy = useStore(thread, (store) => store.isBusy);
   const edit = useRef<HTMLButtonElement>(null);
   const text = textOf(content);
 
@@ -61,7 +63,7 @@ export const Question = memo(function Question({
             className="quiet"
             aria-label={words("edit")}
             title={words("edit")}
-            disabled={thread.isBusy}
+            disabled={isBusy}
             onClick={() => setEditing(true)}
           >
             <Pen />

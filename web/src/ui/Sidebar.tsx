@@ -2,13 +2,14 @@
 
 import { type FormEvent, memo, useEffect, useRef, useState } from "react";
 
+import { isPassing } from "../chat/api";
 import { app } from "../chat/app";
-import { isPinned } from "../chat/conversations";
 import { useStore } from "../chat/store";
 import type { Conversation } from "../chat/types";
-import { useWords, type Word } from "../words";
+import { say, useWords, type Word } from "../words";
 import { Cross, Dots, Gear, NewChat, Panel, Pen, Pin, Search, Trash } from "./icons";
 import { Menu } from "./Menu";
+import { complain } from "./Toasts";
 
 const DAY = 86_400;
 
@@ -115,6 +116,7 @@ function List({ onChoose }: { onChoose: (id: string) => void }) {
   const shown = useStore(app.conversations, (store) => store.shown);
   const isLoaded = useStore(app.conversations, (store) => store.isLoaded);
   const query = useStore(app.conversations, (store) => store.query);
+  const isSearching = useStore(app.conversations, (store) => store.isSearching);
   const current = useStore(app, (store) => store.thread.id);
   const end = useRef<HTMLDivElement>(null);
 
@@ -128,10 +130,10 @@ function List({ onChoose }: { onChoose: (id: string) => void }) {
     return () => observer.disconnect();
   }, [isLoaded, shown.length]);
 
-  const groups = grouped(shown);
+  const groups: [Word, readonly Conversation[]][] = query ? [["found", shown]] : grouped(shown);
   return (
     <div className="list" tabIndex={-1}>
-      {groups.map(([name, members]) => (
+      {groups.map(([name, members]) => members.length > 0 && (
         <section key={name} aria-label={words(name)}>
           <h2>{words(name)}</h2>
           <ul>
@@ -141,7 +143,7 @@ function List({ onChoose }: { onChoose: (id: string) => void }) {
           </ul>
         </section>
       ))}
-      {isLoaded && shown.length === 0 && <p className="hint">{query ? words("searchNone", { query }) : words("listEmpty")}</p>}
+      {isLoaded && shown.length === 0 && !isSearching && <p className="hint">{query ? words("searchNone", { query }) : words("listEmpty")}</p>}
       <div ref={end} className="list-end" />
     </div>
   );
@@ -160,7 +162,7 @@ const Entry = memo(function Entry({
   const [isRenaming, setRenaming] = useState(false);
   const { id } = conversation;
   const title = conversation.title ?? words("untitled");
-  const pinned = isPinned(conversation);
+  const { pinned } = conversation;
 
   if (isRenaming) return <Rename id={id} title={title} onDone={() => setRenaming(false)} />;
   return (
@@ -178,6 +180,7 @@ const Entry = memo(function Entry({
         {conversation.running && <span className="running-dot" role="img" aria-label={words("running")} />}
         <span className="title" dir="auto">
           {title}
+          {conversation.match?.in === "text" && <small>{conversation.match.snippet}</small>}
         </span>
       </a>
       <Menu
@@ -185,8 +188,8 @@ const Entry = memo(function Entry({
         icon={<Dots />}
         choices={[
           { label: words("rename"), icon: <Pen />, act: () => setRenaming(true) },
-          { label: words(pinned ? "unpin" : "pin"), icon: <Pin />, act: () => void app.conversations.pin(id, !pinned) },
-          { label: words("delete"), icon: <Trash />, isDangerous: true, act: () => app.remove(id) },
+          { label: words(pinned ? "unpin" : "pin"), icon: <Pin />, act: () => tried(app.conversations.pin(id, !pinned)) },
+          { label: words("delete"), icon: <Trash />, isDangerous: true, act: () => tried(app.remove(id)) },
         ]}
       />
     </li>
@@ -203,7 +206,7 @@ function Rename({ id, title, onDone }: { id: string; title: string; onDone: () =
     if (isOver.current) return;
     isOver.current = true;
     const wanted = field.current?.value.trim();
-    if (isSaved && wanted && wanted !== title) void app.conversations.rename(id, wanted);
+    if (isSaved && wanted && wanted !== title) tried(app.conversations.rename(id, wanted));
     onDone();
   }
 
@@ -229,6 +232,11 @@ function Rename({ id, title, onDone }: { id: string; title: string; onDone: () =
   );
 }
 
+/** What did not work is said; the list shows how things are. */
+function tried(work: Promise<unknown>): void {
+  work.catch((error: unknown) => complain(say(isPassing(error) ? "failedOffline" : "failed")));
+}
+
 function grouped(shown: readonly Conversation[]): [Word, Conversation[]][] {
   const midnight = new Date().setHours(0, 0, 0, 0) / 1000;
   const groups: [Word, Conversation[]][] = [
@@ -240,8 +248,8 @@ function grouped(shown: readonly Conversation[]): [Word, Conversation[]][] {
   ];
   for (const each of shown) {
     const age = midnight - each.updated_at;
-    const place = isPinned(each) ? 0 : age <= 0 ? 1 : age <= DAY ? 2 : age <= 7 * DAY ? 3 : 4;
+    const place = each.pinned ? 0 : age <= 0 ? 1 : age <= DAY ? 2 : age <= 7 * DAY ? 3 : 4;
     groups[place]?.[1].push(each);
   }
-  return groups.filter(([, members]) => members.length > 0);
+  return groups;
 }

@@ -6,7 +6,7 @@ import { Virtualizer, type VirtualizerHandle } from "virtua";
 import type { Row } from "../chat/rows";
 import { useStore } from "../chat/store";
 import type { Thread } from "../chat/thread";
-import { answerText, textOf } from "../chat/turns";
+import { answerText, spoken, textOf } from "../chat/turns";
 import { isFinal } from "../chat/types";
 import { Markdown } from "../markdown/Markdown";
 import { useWords } from "../words";
@@ -148,7 +148,7 @@ function usePrepended(rows: readonly Row[]): boolean {
 function useEnd(scroller: React.RefObject<HTMLDivElement | null>, content: React.RefObject<HTMLDivElement | null>, thread: Thread) {
   const [isAtEnd, setAtEnd] = useState(true);
   const isStuck = useRef(true);
-  const touched = useRef(0);
+  const touched = useRef(-Infinity);
 
   function toEnd(): void {
     isStuck.current = true;
@@ -202,7 +202,7 @@ function useAnnouncements(thread: Thread): void {
       running.current = tip.id;
     } else if (running.current === tip.id) {
       running.current = null;
-      const text = answerText(tip);
+      const text = spoken(answerText(tip));
       announce(text ? text.slice(0, SPOKEN) : words("answerDone"));
     }
   }, [tip]);

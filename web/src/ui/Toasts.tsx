@@ -40,8 +40,7 @@ export function Toasts() {
           <button
             type="button"
             onClick={() => {
-              const id = app.conversations.undo();
-              if (id) app.go(id);
+              void app.conversations.undo().then((id) => id && app.go(id));
             }}
           >
             {words("undo")}

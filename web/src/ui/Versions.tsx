@@ -1,14 +1,15 @@
 import type { Thread } from "../chat/thread";
 import type { Turn } from "../chat/types";
-import { useWords } from "../words";
+import { say, useWords } from "../words";
 import { Left, Right } from "./icons";
+import { complain } from "./Toasts";
 
 /** The way between versions of one message: ‹ 2/3 ›. */
 export function Versions({ thread, versions, shown }: { thread: Thread; versions: Turn[]; shown: Turn }) {
   const words = useWords();
   if (versions.length < 2) return null;
   const place = versions.findIndex((turn) => turn.id === shown.id);
-  const step = (turn: Turn | undefined) => turn && void thread.switchTo(turn);
+  const step = (turn: Turn | undefined) => turn && thread.switchTo(turn).catch(() => complain(say("failed")));
   return (
     <span className="versions" role="group" aria-label={words("version", { place: place + 1, count: versions.length })}>
       <button
