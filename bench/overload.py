@@ -156,8 +156,12 @@ class Load:
         began = time.monotonic()
         headers = {"authorization": f"Bearer key{owner}"}
         body = {"input": f"go {began}"}
-        async with self._session.post(f"{self._base}/responses", json=body, headers=headers) as answer:
-            said = await answer.json()
+        try:
+            async with self._session.post(f"{self._base}/responses", json=body, headers=headers) as answer:
+                said = await answer.json()
+        except aiohttp.ClientError:
+            tally.failed += 1
+            return
         took = time.monotonic() - began
         if answer.status == 200 and said["status"] == "completed":
             tally.served.append(took)

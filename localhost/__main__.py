@@ -90,6 +90,7 @@ def announce(options: Options, settings: Settings, port: int, host: Host) -> Non
     routes = {endpoint.template.text for endpoint in host.endpoints}
     lines += [("chat", f"{base}/")] if routes & {"", "/"} else []
     lines += [("API", f"{base}/v1"), ("health", f"{base}/readyz")]
+    lines += [("traces", f"{base}/traces")] if routes & {"traces", "/traces"} and not settings.caller.api_keys else []
     print(f"\n  Companion is ready in {(time.perf_counter() - BEGAN) * 1000:.0f} ms\n")
     for name, value in lines:
         print(f"  {name:<8} {value}")
