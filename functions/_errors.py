@@ -135,7 +135,9 @@ def _tag_of(error: Any) -> list[int | str]:
     if error["type"] not in ("union_tag_invalid", "union_tag_not_found"):
         return []
     name: str = error["ctx"]["discriminator"].strip("'")
-    return [name] if name.isidentifier() else []
+    if name.isidentifier():
+        return [name]
+    return ["type"] if isinstance(error["input"], dict) and "type" in error["input"] else []
 
 
 def _step(here: Any, part: int | str) -> tuple[bool, Any]:

@@ -31,7 +31,7 @@ from shared.wire.answers.common import Deleted, Page
 from shared.wire.answers.events import ResponseStreamEvent
 from shared.wire.answers.items import Item
 from shared.wire.answers.responses import CompactedResponse, InputTokens, ResponseObject
-from shared.wire.responses import CreateResponse, refuse_unsupported, render_response, visible_items
+from shared.wire.responses import CountInput, CreateResponse, refuse_unsupported, render_response, visible_items
 
 blueprint = func.Blueprint()
 
@@ -68,6 +68,8 @@ async def retrieve_response(request: Request, call: Call) -> Response:
     """A stored response; with `stream=true` its events, from the first or behind `starting_after` to the last."""
     response_id = request.path_params["response_id"]
     after = starting_after_param(request)
+    if flag_param(request, "include_obfuscation"):
+        raise InvalidRequest("Streams are not obfuscated here; leave it out.", param="include_obfuscation")
     if flag_param(request, "stream"):
         await get_turn(call.app, call.principal.owner, response_id)
         return _stream(call, follow(call.app, call.principal.owner, response_id, after=-1 if after is None else after))
@@ -117,10 +119,10 @@ async def list_input_items(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/responses/input_tokens", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
-@Operation(body=CreateResponse, answer=InputTokens, errors=(404, 409))
+@Operation(body=CountInput, answer=InputTokens, errors=(404, 409))
 async def count_input_tokens(request: Request, call: Call) -> Response:
     """How many tokens a request would send to the model."""
-    create = await _read(request, call)
+    create = CountInput.model_validate(await read_json(request, call.app.settings.http.max_body))
     refuse_unsupported(create)
     tokens = await count_input(call.app, call.principal, TurnRequest(create=create))
     return json_response({"object": "response.input_tokens", "input_tokens": tokens})

@@ -74,6 +74,7 @@ class ModelRequest:
     logit_bias: Json | None = None
     service_tier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
     user: str | None = None
     prediction: Json | None = None

@@ -35,6 +35,7 @@ def chat_body(request: ModelRequest, *, is_openai: bool = True) -> Json:
     Raises:
         InvalidRequest: the request holds something this API has no word for; `param` names it.
     """
+    refuse_unknown_there(request, is_openai=is_openai)
     body: Json = {
         "model": request.model,
         "messages": chat_messages(request.items, request.instructions),
@@ -55,6 +56,20 @@ def chat_body(request: ModelRequest, *, is_openai: bool = True) -> Json:
     return body | _tools(request) | _text(request.text) | _reasoning(request.reasoning)
 
 
+def refuse_unknown_there(request: ModelRequest, *, is_openai: bool) -> None:
+    """What compatible servers would take no notice of.
+
+    Raises:
+        InvalidRequest: naming it.
+    """
+    if request.prompt_cache_retention is not None and not is_openai:
+        raise InvalidRequest(
+            "prompt_cache_retention is not supported by this model; leave it out.",
+            param="prompt_cache_retention",
+            code="unsupported_parameter",
+        )
+
+
 _SAME_NAME = (
     "temperature",
     "top_p",
@@ -65,6 +80,7 @@ _SAME_NAME = (
     "logit_bias",
     "service_tier",
     "prompt_cache_key",
+    "prompt_cache_retention",
     "safety_identifier",
     "user",
     "prediction",

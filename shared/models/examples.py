@@ -21,17 +21,40 @@ _FORMATS = {
 }
 
 
+MOST_VALUES = 10_000
+"""In one instance; schemas that refer to themselves in many places would grow without end."""
+LONGEST = 10_000
+MOST_ITEMS = 100
+
+
+class BadSchema(ValueError):
+    """It is not a JSON schema, or asks for more than is reasonable."""
+
+
 def example_of(schema: Json, text: str = "example") -> Any:
-    """An instance of a schema; its free strings are `text`. Patterns are not followed."""
-    return _Maker(schema, text).value(schema, 0)
+    """An instance of a schema; its free strings are `text`. Patterns are not followed.
+
+    Raises:
+        BadSchema: there is none.
+    """
+    try:
+        return _Maker(schema, text).value(schema, 0)
+    except (AttributeError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as exc:
+        raise BadSchema(f"no instance can be made of it ({exc})") from None
 
 
 class _Maker:
     def __init__(self, root: Json, text: str) -> None:
         self._root = root
         self._text = text
+        self._left = MOST_VALUES
 
     def value(self, schema: Json, depth: int) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("it is too large")
+        if cast(Any, schema) is True:
+            return None
         schema = self._resolved(schema)
         for name in ("const", "default"):
             if name in schema:
@@ -90,14 +113,14 @@ class _Maker:
         }
 
     def _array(self, schema: Json, depth: int) -> list[Any]:
-        least: int = schema.get("minItems", 0)
+        least: int = min(schema.get("minItems", 0), MOST_ITEMS)
         count = max(least, 1 if depth < DEEPEST and schema.get("maxItems", 1) else 0)
         items: Json = schema.get("items") or {"type": "string"}
         return [self.value(items, depth + 1) for _ in range(count)]
 
     def _string(self, schema: Json) -> str:
         text = _FORMATS.get(schema.get("format", ""), self._text)
-        least: int = schema.get("minLength", 0)
+        least: int = min(schema.get("minLength", 0), LONGEST)
         return text.ljust(least, ".")[: schema.get("maxLength")]
 
 

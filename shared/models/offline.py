@@ -54,7 +54,7 @@ from shared.models.base import (
     summary_of,
 )
 from shared.models.chat import plain_text
-from shared.models.examples import example_of
+from shared.models.examples import BadSchema, example_of
 
 OFFLINE_MODELS = ("companion", "companion-fast", "companion-reasoning")
 WORD_SECONDS = 0.02
@@ -408,8 +408,7 @@ def _forced_call(text: str, seen: _Seen) -> tuple[tuple[Json, str], ...]:
         return ()
     if tool["type"] == "custom":
         return ((tool, text),)
-    arguments = example_of(tool.get("parameters") or {"type": "object"}, _short(text))
-    return ((tool, orjson.dumps(arguments).decode()),)
+    return ((tool, _instance(tool.get("parameters") or {"type": "object"}, text, param="tools")),)
 
 
 def _offered(request: ModelRequest) -> list[Json]:
@@ -424,10 +423,22 @@ def _offered(request: ModelRequest) -> list[Json]:
 def _structured(text: str, seen: _Seen) -> str:
     format_: Json = (seen.request.text or {}).get("format") or {}
     if format_.get("type") == "json_schema":
-        return orjson.dumps(example_of(format_["schema"], _short(text))).decode()
+        return _instance(format_["schema"], text, param="text.format.schema")
     if format_.get("type") == "json_object":
         return orjson.dumps({"answer": _answer(text, seen)}).decode()
     return ""
+
+
+def _instance(schema: Json, text: str, *, param: str) -> str:
+    """What fits the schema, as JSON.
+
+    Raises:
+        InvalidRequest: nothing does.
+    """
+    try:
+        return orjson.dumps(example_of(schema, _short(text))).decode()
+    except (BadSchema, orjson.JSONEncodeError) as exc:
+        raise InvalidRequest(f"Invalid schema: {exc}.", param=param, code="invalid_json_schema") from exc
 
 
 def _answer(text: str, seen: _Seen) -> str:

@@ -21,7 +21,7 @@ from shared.models.base import (
     Usage,
     summary_of,
 )
-from shared.models.chat import mcp_call_output
+from shared.models.chat import mcp_call_output, refuse_unknown_there
 from shared.models.gathering import Delta, Gathering
 from shared.models.transport import CUT, payload_error
 
@@ -41,6 +41,7 @@ def responses_body(request: ModelRequest, *, is_openai: bool = True) -> Json:
     for name in _NO_WORD:
         if getattr(request, name):
             raise InvalidRequest(f"{name} is not supported by this model.", param=name)
+    refuse_unknown_there(request, is_openai=is_openai)
     include = [ENCRYPTED_REASONING]
     if request.logprobs or request.top_logprobs:
         include.append("message.output_text.logprobs")
@@ -72,6 +73,7 @@ _SAME_NAME = (
     "max_output_tokens",
     "service_tier",
     "prompt_cache_key",
+    "prompt_cache_retention",
     "safety_identifier",
     "user",
 )

@@ -122,6 +122,15 @@ def build_context(path: list[TurnRecord], items: list[Json], *, budget: int, mos
     return Context(summary, chosen[keep:][::-1], chosen[:keep][::-1], items, summary_tokens=most)
 
 
+def newest_that_fit(items: list[Json], most: int) -> list[Json]:
+    """Items without the oldest of them, as many as it takes (`truncation: auto`); the last one always stays."""
+    kept = list(items)
+    tokens = estimate_tokens(kept)
+    while len(kept) > 1 and tokens > most:
+        tokens -= estimate_tokens([kept.pop(0)])
+    return _without_orphans(kept) if len(kept) < len(items) else items
+
+
 def _behind_summary(path: list[TurnRecord]) -> tuple[list[TurnRecord], str | None]:
     """The newest turns back to what the last summary covers, newest first; and that summary."""
     chosen: list[TurnRecord] = []

@@ -80,8 +80,18 @@ async def run_loop(
         writer.touch()
         torn_ids = torn()
         own = [item for item in output.items if item["id"] not in torn_ids]
-        request = replace(request, prefix=None, items=[*request.items[: _own_start(request, output)], *own])
+        request = unforced(replace(request, prefix=None, items=[*request.items[: _own_start(request, output)], *own]))
     result.incomplete = result.incomplete or "max_output_tokens"
+
+
+def unforced(request: ModelRequest) -> ModelRequest:
+    """Free to answer: the tool that had to be called was; to demand it again would go on for ever."""
+    choice = request.tool_choice
+    if choice == "none" or not choice:
+        return request
+    if isinstance(choice, dict) and choice["type"] == "allowed_tools":
+        return replace(request, tool_choice={**choice, "mode": "auto"})
+    return replace(request, tool_choice=None)
 
 
 def pending_calls(output: Output) -> list[int]:

@@ -28,6 +28,7 @@ from shared.turns.context import (
     estimate_tokens,
     is_enough,
     model_items,
+    newest_that_fit,
     reach_of,
     turn_items,
 )
@@ -116,12 +117,9 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
     if not items and place.is_root and create.prompt is None:
         raise InvalidRequest("Missing required parameter: 'input'.", param="input", code="missing_required_parameter")
     window = (await app.models.route(model)).window
-    context = build_context(
-        place.path,
-        items,
-        budget=context_budget(app, window, create.max_output_tokens),
-        most_turns=app.settings.turn.context_turns,
-    )
+    call = _call(replace(request, create=create)) | asked.call
+    params = effective_params(create, model=create.model or DEFAULT_MODEL) | asked.params
+    context = turn_context(app, place.path, items, window=window, params=params, call=call)
     check_context(context.history, items)
     check_window(context, window, create.max_output_tokens)
     turn = TurnRecord(
@@ -137,8 +135,8 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         is_stored=request.is_stored,
         status="queued" if create.background else "in_progress",
         created_at=now,
-        params=effective_params(create, model=create.model or DEFAULT_MODEL) | asked.params,
-        call=_call(replace(request, create=create)) | asked.call,
+        params=params,
+        call=call,
         prompt_version=asked.prompt_version,
         flags=asked.flags or None,
         include=list(create.include or []),
@@ -151,13 +149,13 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         usage_id=usage_id,
         ttl=place.header.record.ttl if place.header else None,
     )
-    call = model_request(app, turn, model, context.items)
+    asking = model_request(app, turn, model, context.items)
     reserve_tokens = estimate_tokens(context.items) + (create.max_output_tokens or DEFAULT_OUTPUT_TOKENS)
-    trace.context = context_parts(context, call, window=window)
+    trace.context = context_parts(context, asking, window=window)
     trace.prepare_ms = trace.elapsed()
     return Plan(
         turn=turn,
-        request=trace.on_behalf(call, owner, turn, deadline=app.settings.model.timeout),
+        request=trace.on_behalf(asking, owner, turn, deadline=app.settings.model.timeout),
         context=context,
         header=place.header.record if place.header else None,
         ledger=Ledger(
@@ -187,10 +185,23 @@ def context_parts(context: Context, call: ModelRequest, *, window: int) -> Json:
     }
 
 
-def context_budget(app: App, window: int, max_output_tokens: int | None) -> int:
-    """Tokens that history and input may take, so that the answer still fits the window."""
-    room = window - min(max_output_tokens or DEFAULT_OUTPUT_TOKENS, window // 2)
-    return min(app.settings.turn.context_tokens, room)
+def turn_context(
+    app: App, path: list[TurnRecord], items: list[Json], *, window: int, params: Json, call: Json
+) -> Context:
+    """What the model sees: `path`, newest first, as far as it fits, and the new items.
+
+    The budget is such that the answer still fits the window; the caller may want an earlier compaction.
+    """
+    room = window - min(params["max_output_tokens"] or DEFAULT_OUTPUT_TOKENS, window // 2)
+    budget = min(app.settings.turn.context_tokens, room, call.get("compact_threshold") or room)
+    if params["truncation"] == "auto":
+        items = newest_that_fit(items, _most_input(window, params["max_output_tokens"]))
+    return build_context(path, items, budget=budget, most_turns=app.settings.turn.context_turns)
+
+
+def _most_input(window: int, max_output_tokens: int | None) -> int:
+    """Tokens of new input that leave room for some answer."""
+    return window - min(max_output_tokens or 16, window // 2)
 
 
 def check_window(context: Context, window: int, max_output_tokens: int | None) -> None:
@@ -200,7 +211,7 @@ def check_window(context: Context, window: int, max_output_tokens: int | None) -
         InvalidRequest: `context_length_exceeded`.
     """
     tokens = estimate_tokens(context.input)
-    if tokens > window - min(max_output_tokens or 16, window // 2):
+    if tokens > _most_input(window, max_output_tokens):
         raise InvalidRequest(
             f"Your input of about {tokens} tokens exceeds the context window of this model ({window} tokens).",
             param="input",
@@ -409,7 +420,9 @@ def model_request(app: App, turn: TurnRecord, model: str, context: list[Json]) -
         items=[*before, *context],
         instructions=instructions,
         tools=tools,
-        tool_choice=params["tool_choice"] if tools and "tool_choice" in turn.call["sent"] else None,
+        tool_choice=_upstream_choice(params["tool_choice"], list(offered))
+        if tools and "tool_choice" in turn.call["sent"]
+        else None,
         text=params["text"] if "text" in turn.call["sent"] else None,
         reasoning={key: value for key, value in params["reasoning"].items() if value} or None,
         logprobs="message.output_text.logprobs" in turn.include,
@@ -417,6 +430,19 @@ def model_request(app: App, turn: TurnRecord, model: str, context: list[Json]) -
         **{name: params[name] for name in _PASSED if name in turn.call["sent"] and params[name] is not None},
         **turn.call["extra"],
     )
+
+
+def _upstream_choice(choice: str | Json, offered: list[str]) -> str | Json:
+    """A choice in words that a model knows: to it, the tools that run here are functions like any other."""
+    if isinstance(choice, str) or choice["type"] in ("function", "custom"):
+        return choice
+    named = choice["tools"] if choice["type"] == "allowed_tools" else [choice]
+    functions = [[each.get("name")] if each.get("name") else offered for each in named if each["type"] == "mcp"]
+    tools = [each for each in named if each["type"] != "mcp"]
+    tools += [{"type": "function", "name": name} for names in functions for name in names]
+    if choice["type"] == "mcp" and len(tools) == 1:
+        return tools[0]
+    return {"type": "allowed_tools", "mode": choice.get("mode", "required"), "tools": tools}
 
 
 def model_of(turn: TurnRecord) -> str:
@@ -427,9 +453,11 @@ def model_of(turn: TurnRecord) -> str:
 def _call(request: TurnRequest) -> Json:
     """Only what the caller really sent goes on to the model; defaults are the upstream's own."""
     extra = {name: getattr(request, name) for name in ("stop", "seed", "logit_bias", "prediction")}
+    threshold = min((each.compact_threshold or 0 for each in request.create.context_management or ()), default=0)
     return {
         "sent": sorted(sent_params(request.create) & {*_PASSED, "text", "tool_choice"}),
         "extra": {name: value for name, value in extra.items() if value is not None},
+        **({"compact_threshold": threshold} if threshold else {}),
         **({"is_legacy": True} if request.is_legacy else {}),
     }
 
@@ -444,6 +472,7 @@ _PASSED = (
     "top_logprobs",
     "service_tier",
     "prompt_cache_key",
+    "prompt_cache_retention",
     "safety_identifier",
     "user",
 )

@@ -16,15 +16,15 @@ from shared.storage.base import STATE, Missing, Replace, Stale
 from shared.telemetry import Tally, names, tallied
 from shared.telemetry.signals import signals
 from shared.turns.compaction import compacted
-from shared.turns.context import Context, build_context, estimate_tokens
+from shared.turns.context import Context, estimate_tokens
 from shared.turns.events import Folded, fold
 from shared.turns.journal import Journal, Tail, read_tail, seal
 from shared.turns.ledger import Ledger
 from shared.turns.live import LiveTurn
-from shared.turns.loop import run_tool, unknown_outcome
+from shared.turns.loop import run_tool, unforced, unknown_outcome
 from shared.turns.mend import going_on_from
 from shared.turns.output import FIRST_SEQUENCE, Output
-from shared.turns.prepare import context_budget, model_of, model_request, path_to
+from shared.turns.prepare import model_of, model_request, path_to, turn_context
 from shared.turns.replay import opening
 from shared.turns.run import Run, estimated_usage, new_journal, tools_of, usage_body
 from shared.wire.responses import render_response
@@ -206,7 +206,8 @@ async def _resume(run: Run, claimed: Claimed) -> None:
         return
     model = await app.models.resolve(model_of(turn))
     own = [item for item in output.items if item["id"] not in turn.torn]
-    await run.loop(model_request(app, turn, model, [*context.items, *own]))
+    request = model_request(app, turn, model, [*context.items, *own])
+    await run.loop(unforced(request) if any(item["type"] == "mcp_call" for item in own) else request)
 
 
 async def _going_on(run: Run, context: Context) -> ModelRequest | None:
@@ -251,8 +252,8 @@ async def context_of(app: App, owner: str, turn: TurnRecord) -> Context:
     parent = await find_turn(app.store, owner, turn.parent) if turn.parent else None
     path = await path_to(app, owner, parent.record) if parent else []
     window = (await app.models.route(await app.models.resolve(model_of(turn)))).window
-    budget = context_budget(app, window, turn.params["max_output_tokens"])
+    context = turn_context(app, path, turn.input, window=window, params=turn.params, call=turn.call)
     if turn.summary is not None:  # made before the host stopped: what it covers is not read again
         kept = list(takewhile(lambda past: turn.summary is not None and past.id != turn.summary.upto, path))
-        return Context(turn.summary.text, [], kept[::-1], turn.input)
-    return build_context(path, turn.input, budget=budget, most_turns=app.settings.turn.context_turns)
+        return Context(turn.summary.text, [], kept[::-1], context.input)
+    return context

@@ -49,6 +49,11 @@ class CustomTool(Schema):
     format: Json | None = None
 
 
+class ToolFilter(Schema):
+    tool_names: list[str] | None = None
+    read_only: NotOffered = None
+
+
 class McpTool(Schema):
     """Tools that Companion runs itself: the server labelled `companion`."""
 
@@ -56,7 +61,7 @@ class McpTool(Schema):
     server_label: str
     server_url: str | None = None
     connector_id: str | None = None
-    allowed_tools: list[str] | Json | None = None
+    allowed_tools: list[str] | ToolFilter | None = None
     require_approval: Json | Literal["always", "never"] | None = None
 
 
@@ -186,7 +191,13 @@ class CreateResponse(Schema):
     prompt_cache_options: NotOffered = None
 
 
-UNSUPPORTED = ("access_programs", "image", "moderation", "prompt_cache_options")
+class CountInput(CreateResponse):
+    """`POST /v1/responses/input_tokens`: the request whose tokens are to be counted."""
+
+    personality: NotOffered = None
+
+
+UNSUPPORTED = ("access_programs", "image", "moderation", "personality", "prompt_cache_options")
 
 
 def refuse_unsupported(request: CreateResponse) -> None:
@@ -196,7 +207,7 @@ def refuse_unsupported(request: CreateResponse) -> None:
         InvalidRequest: naming the parameter.
     """
     for name in UNSUPPORTED:
-        if getattr(request, name) is not None:
+        if getattr(request, name, None) is not None:
             raise InvalidRequest(
                 f"Unsupported parameter: {name!r} is not offered by this server; leave it out.",
                 param=name,
@@ -207,6 +218,12 @@ def refuse_unsupported(request: CreateResponse) -> None:
             "Mutually exclusive parameters: 'conversation' and 'previous_response_id'. Send one of them.",
             param="previous_response_id",
             code="mutually_exclusive_parameters",
+        )
+    if request.stream_options is not None and request.stream_options.include_obfuscation:
+        raise InvalidRequest(
+            "Unsupported value: 'stream_options.include_obfuscation': true is not offered by this server.",
+            param="stream_options.include_obfuscation",
+            code="unsupported_value",
         )
     if request.background and request.store is False:
         raise InvalidRequest("Background mode requires 'store' to be true.", param="background")
@@ -219,6 +236,8 @@ def refuse_unsupported(request: CreateResponse) -> None:
             )
         if isinstance(tool, McpTool) and (tool.server_url or tool.connector_id):
             raise InvalidRequest("The tool server 'companion' has no URL.", param=f"tools[{index}].server_url")
+        if isinstance(tool, McpTool) and isinstance(tool.allowed_tools, ToolFilter) and tool.allowed_tools.read_only:
+            raise InvalidRequest("Tools are chosen by name here.", param=f"tools[{index}].allowed_tools.read_only")
     _refuse_unknown_choice(request)
 
 

@@ -303,6 +303,14 @@ class TestBody:
 
         assert caught.value.param == param
 
+    def test_how_long_prompts_stay_cached_is_for_openai_alone(self) -> None:
+        asked = request(prompt_cache_retention="24h")
+
+        assert chat_body(asked, is_openai=True)["prompt_cache_retention"] == "24h"
+        with pytest.raises(InvalidRequest) as caught:
+            chat_body(asked, is_openai=False)
+        assert caught.value.param == "prompt_cache_retention"
+
     def test_compatible_servers_get_both_names_of_the_limit(self) -> None:
         body = chat_body(request(max_output_tokens=20), is_openai=False)
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from shared.models.base import Json
-from shared.models.examples import DEEPEST, example_of
+from shared.models.examples import DEEPEST, BadSchema, example_of
 
 TREE: Json = {
     "$defs": {
@@ -59,3 +59,30 @@ def test_a_recursive_schema_ends() -> None:
     while value is not None:
         value, depth = value["left"], depth + 1
     assert 0 < depth <= DEEPEST + 1
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"a": 5}},
+        {"properties": [1]},
+        {"$ref": "#/nowhere"},
+        {"enum": 5},
+        {"type": "integer", "minimum": "x"},
+        {"$defs": {"a": {"properties": {str(n): {"$ref": "#/$defs/a"} for n in range(20)}}}, "$ref": "#/$defs/a"},
+    ],
+)
+def test_of_what_is_no_schema_there_is_no_instance(schema: Json) -> None:
+    with pytest.raises(BadSchema):
+        example_of(schema)
+
+
+def test_lengths_are_kept_within_reason() -> None:
+    schema = {"type": "array", "minItems": 10**12, "items": {"type": "string", "minLength": 10**12}}
+
+    assert len(example_of(schema)) == 100
+    assert len(example_of(schema)[0]) == 10_000
+
+
+def test_a_schema_may_say_that_anything_goes() -> None:
+    assert example_of({"type": "object", "properties": {"a": True}}) == {"a": None}

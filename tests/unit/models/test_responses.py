@@ -401,3 +401,12 @@ class TestReader:
     def test_an_end_without_a_last_event_is_an_error(self) -> None:
         with pytest.raises(UpstreamError):
             read(text(0, "a"))
+
+
+def test_how_long_prompts_stay_cached_is_for_openai_alone() -> None:
+    asked = ModelRequest(model="m", items=[USER], prompt_cache_retention="24h")
+
+    assert responses_body(asked, is_openai=True)["prompt_cache_retention"] == "24h"
+    with pytest.raises(InvalidRequest) as caught:
+        responses_body(asked, is_openai=False)
+    assert caught.value.param == "prompt_cache_retention"

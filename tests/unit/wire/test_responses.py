@@ -8,6 +8,7 @@ from shared.conversations.records import TurnRecord
 from shared.errors import InvalidRequest
 from shared.wire.responses import (
     UNSUPPORTED,
+    CountInput,
     CreateResponse,
     effective_params,
     refuse_unsupported,
@@ -41,7 +42,9 @@ def make_turn(**fields: Any) -> TurnRecord:
 class TestRefused:
     @pytest.mark.parametrize("name", UNSUPPORTED)
     def test_what_is_not_offered_is_refused_by_name(self, name: str) -> None:
-        error = refused(**{name: {}})
+        with pytest.raises(InvalidRequest) as caught:
+            refuse_unsupported(CountInput.model_validate({"input": "Hi", name: {}}))
+        error = caught.value
 
         assert (error.param, error.code) == (name, "unsupported_parameter")
 
