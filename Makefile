@@ -5,7 +5,7 @@ port ?= 7071
 data ?= .data
 
 .DEFAULT_GOAL := help
-.PHONY: bench-faults bench-overload help run setup test check lint types locks infra lock package docs pictures eval clean
+.PHONY: bench bench-faults bench-overload help run setup test check lint types locks infra lock package docs pictures eval clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -55,6 +55,9 @@ eval: setup ## Evaluate a target (dataset=NAME target=URL/MODEL args=…; defaul
 clean: ## Remove everything that setup and the tests made; .data stays
 	rm -rf .venv node_modules dist .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+bench: setup ## What it costs beside the limit and LiteLLM, against the budgets (quick=1: two minutes)
+	$(python) -m bench.run $(if $(quick),--quick)
 
 bench-faults: ## What users notice of a model that fails, or is down (full=1: as long as promised)
 	$(python) -m bench.faults $(if $(full),--full)

@@ -11,7 +11,9 @@ COUNTS = (1, 16, 64, 256)
 LIMIT = "limit"
 
 
-class Result(TypedDict, total=False):
+class Result(TypedDict):
+    """`streams` and `notes` always; the others when everything was measured."""
+
     streams: dict[str, Figures]
     notes: list[str]
     starts: dict[str, Start]

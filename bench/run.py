@@ -15,13 +15,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
 from bench import budgets, cold, growth, report
 from bench.load import Target
 from bench.measure import Figures, Subject, answers, first_token, flat_out, paced, warm
-from bench.servers import LOAD_CORE, ROOT, Server, free_port, pin, serving
+from bench.servers import LOAD_CORE, ROOT, DidNotStart, Server, free_port, pin, serving
 
 COUNTS = (1, 16, 64, 256)
 WORK = ROOT / ".bench"
@@ -30,6 +31,7 @@ _LITELLM = """
 model_list:
   - model_name: "*"
     litellm_params: {{model: "openai/*", api_base: "{upstream}", api_key: bench}}
+general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}
 """
 
 
@@ -46,7 +48,7 @@ def main() -> int:
     began = time.monotonic()
     pin(LOAD_CORE)
     figures, notes = uvloop.run(streams(rounds, peers=options.peers, only=options.only))
-    result: report.Result = {"streams": figures, "notes": notes}
+    result = cast(report.Result, {"streams": figures, "notes": notes})
     if not options.only:
         result["starts"] = cold.all_starts(repeats=5 if options.quick else 15)
         result["modules"] = cold.breakdown()
@@ -114,14 +116,14 @@ async def _subjects(
     chat, responses = "/v1/chat/completions", "/v1/responses"
     delta, said = b'"delta":"token', {"input": "Hello"}
 
-    def of_ours(name: str, path: str, body: dict[str, object], **marks: bytes) -> Subject:
-        return Subject(target=Target(name=name, port=ours.port, path=path, body=body, **marks), server=ours)
+    def of_ours(name: str, path: str, body: dict[str, object], token: bytes) -> Subject:
+        return Subject(target=Target(name=name, port=ours.port, path=path, body=body, token=token), server=ours)
 
     subjects = [
         Subject(target=Target(name="direct", port=upstream.port, path=chat, body=_ASKED), server=None),
         Subject(target=Target(name="limit", port=limit.port, path=chat, body=_ASKED), server=limit),
         of_ours("responses, stored", responses, {**said, "store": True}, token=delta),
-        of_ours("chat, stored", chat, {**_ASKED, "store": True}),
+        of_ours("chat, stored", chat, {**_ASKED, "store": True}, token=b'"content":"token'),
         of_ours("responses, store=false", responses, {**said, "store": False}, token=delta),
     ]
     if peers:
@@ -142,7 +144,11 @@ async def _add_litellm(
     port = free_port()
     command = [str(WORK / "litellm/bin/litellm"), "--config", str(config), "--port", str(port), "--num_workers", "1"]
     environ = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"}
-    server = await stack.enter_async_context(serving("LiteLLM", command, env=environ, port=port, patience=120))
+    try:
+        server = await stack.enter_async_context(serving("LiteLLM", command, env=environ, port=port, patience=120))
+    except DidNotStart as failure:
+        notes.append(f"LiteLLM was not measured: {failure}")
+        return
     target = Target(name="LiteLLM", port=port, path="/v1/chat/completions", body=_ASKED)
     subjects.append(Subject(target=target, server=server, most=64))
 

@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator
@@ -17,6 +16,10 @@ from typing import NoReturn
 
 ROOT = Path(__file__).parent.parent
 SERVER_CORE, LOAD_CORE = 0, min(1, (os.cpu_count() or 1) - 1)
+
+
+class DidNotStart(Exception):
+    """A server under test; the message ends with what it said."""
 
 
 def pin(core: int) -> None:
@@ -110,4 +113,4 @@ async def _listening(process: subprocess.Popen[bytes], port: int, patience: floa
 
 
 def _fail(what: str, log: Path) -> NoReturn:
-    sys.exit(f"a server under test did not {what}:\n{log.read_text()[-2000:]}")
+    raise DidNotStart(f"a server under test did not {what}:\n{log.read_text()[-2000:]}")

@@ -42,7 +42,13 @@ def script(tokens: int) -> list[bytes]:
     chunks = [_chunk(_event({"role": "assistant", "content": "token "}))]
     chunks += [_chunk(_event({"content": "token "}))] * (tokens - 1)
     usage = {"prompt_tokens": 10, "completion_tokens": tokens, "total_tokens": tokens + 10}
-    last = {"id": "chatcmpl-bench", "object": "chat.completion.chunk", "created": 1, "model": "bench", "choices": []}
+    last: dict[str, object] = {
+        "id": "chatcmpl-bench",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "bench",
+        "choices": [],
+    }
     end = _event({}, "stop") + b"data: %b\n\ndata: [DONE]\n\n" % orjson.dumps({**last, "usage": usage})
     return [*chunks, _chunk(end) + b"0\r\n\r\n"]
 

@@ -32,12 +32,12 @@ def register(app: func.FunctionApp, names: Sequence[str]) -> None:
     notes = _read()
     for name in names:
         note = notes.get(name)
-        is_known = note is not None and note["functions"] is not None and note["source"] == _checksum(name)
-        if note is None or not is_known or f"{__package__}.{name}" in sys.modules:
+        known: list[Note] | None = note["functions"] if note and note["source"] == _checksum(name) else None
+        if known is None or f"{__package__}.{name}" in sys.modules:
             app.register_functions(import_module(f"{__package__}.{name}").blueprint)
-        else:
-            for function in note["functions"]:
-                _stand_in(app, name, function)
+            continue
+        for function in known:
+            _stand_in(app, name, function)
 
 
 def keep(functions: Sequence[Any], names: Sequence[str], *, folder: Path = _CACHE.parent) -> None:
