@@ -31,6 +31,8 @@ from shared.wire.responses import render_response
 
 log = logging.getLogger("companion.turns")
 
+_LOOK_AGAIN = (0.05, 0.2, 0.5, 0.0)
+"""Seconds before a queued turn that could not be claimed is looked at again."""
 MAX_ATTEMPTS = 3
 """A turn that kills so many hosts ends `failed`."""
 
@@ -122,17 +124,18 @@ async def run_queued(app: App, owner: str, response_id: str) -> LiveTurn | None:
     Returns:
         The turn, running here now; None when there is nothing to do: it has ended, or another worker has it.
     """
-    found = await find_turn(app.store, owner, response_id)
-    if found is None:
-        return None
-    if found.record.status != "queued":
-        return await take_over(app, owner, response_id)
-    claimed = await claim(app, owner, found, note=None)
-    if claimed is None:
-        return None
-    run = claimed.run(app, owner)
-    run.begin(lambda run: _resume(run, claimed))
-    return run.live
+    for pause in _LOOK_AGAIN:
+        found = await find_turn(app.store, owner, response_id)
+        if found is not None and found.record.status != "queued":
+            return await take_over(app, owner, response_id)
+        claimed = await claim(app, owner, found, note=None) if found is not None else None
+        if claimed is not None:
+            run = claimed.run(app, owner)
+            run.begin(lambda run, claimed=claimed: _resume(run, claimed))
+            return run.live
+        # Its message may be faster than this replica, or the record was touched by whoever sent the message.
+        await app.clock.sleep(pause)
+    return None
 
 
 async def _go_on(app: App, owner: str, found: FoundTurn) -> LiveTurn | None:

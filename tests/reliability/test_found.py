@@ -235,3 +235,18 @@ def test_a_zombie_of_a_deleted_turn_runs_no_tool() -> None:
             world.accuse(f"{world.tool_runs}")
 
     assert not story(tell)
+
+
+def test_a_message_that_is_faster_than_the_replica_is_not_dropped() -> None:
+    """The worker did not find the turn yet, took it for done, and its owner waited for the recovery timer."""
+
+    async def tell(world: World, a: Machine, b: Machine) -> None:
+        b.store.weather = Weather(lag=0.2)
+        b.serve_background()
+        began = world.loop.time()
+        await Client(world, [a]).stream(input="say 2", background=True)
+        if world.loop.time() - began > 5:
+            world.accuse(f"it took {world.loop.time() - began:.1f} s")
+
+    for number in range(10):
+        assert not story(tell, seed=str(number))

@@ -8,7 +8,7 @@ import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-MAX_STEPS = 60_000
+MAX_STEPS = 250_000
 """Rounds of the loop after which a run is taken to be caught in a circle."""
 
 
