@@ -5,7 +5,7 @@ import { chromium } from "playwright-core";
 const order = JSON.parse(process.argv[2]);
 const [savings, bern] = order.questions;
 const WIDE = { viewport: { width: 1280, height: 960 } };
-const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
+const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, deviceScaleFactor: 1.5 };
 
 const browser = await chromium.launch({
   executablePath: order.browser,
