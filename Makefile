@@ -5,7 +5,7 @@ port ?= 7071
 data ?= .data
 
 .DEFAULT_GOAL := help
-.PHONY: bench bench-faults bench-overload help run setup test check lint types locks infra lock package docs pictures eval clean
+.PHONY: audit soak bench bench-faults bench-overload help run setup test check lint types locks infra lock package docs pictures eval clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -45,6 +45,12 @@ package: setup ## What is deployed: dist/app for azd, dist/companion.zip for the
 
 pictures: setup ## The pictures of the chat page in the README
 	$(python) -m tools.screenshots
+
+soak: setup ## The fuzzer over the whole surface, 200 examples for each operation
+	FUZZ_EXAMPLES=200 $(python) -m pytest tests/security/test_fuzz.py
+
+audit: setup ## Known holes of what is deployed, bandit, our own rules (SECURITY.md)
+	@tools/audit.sh
 
 docs: setup ## Write the generated pages under docs/reference/
 	$(python) -m tools.settings_page

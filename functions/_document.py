@@ -177,6 +177,8 @@ def _refusals(route: Route, said: Operation) -> set[int]:
         statuses |= {400, 408, 413}
     if said.query:
         statuses |= {400}
+    if any(parameter.name == "after" for parameter in said.query):
+        statuses |= {404}
     if "{" in route.template.text:
         statuses |= {400, 404}
     return statuses

@@ -84,7 +84,7 @@ async def revoke_api_key(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/guests", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge(public=True)
-@Operation(answer=owners.Guest, errors=(429,))
+@Operation(answer=owners.Guest, errors=(404, 429))
 async def create_guest(request: Request, call: Call) -> Response:
     """Begin without signing in, where the operator allows it. `POST /v1/me/adopt` makes the data an account's."""
     del request
