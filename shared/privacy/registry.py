@@ -33,8 +33,22 @@ class Kind:
     """Fields of ours that say nothing about the owner (leases, hosts, hashes)."""
 
 
-_RUN = frozenset({"due", "host", "attempt", "send_key", "body_hash", "nonce", "usage_id", "charge", "next_sequence"})
-_RUN |= {"is_journalled", "first_token_ms", "trace"}
+_RUN = frozenset(
+    {
+        "due",
+        "host",
+        "attempt",
+        "send_key",
+        "body_hash",
+        "nonce",
+        "usage_id",
+        "charge",
+        "next_sequence",
+        "is_journalled",
+        "first_token_ms",
+        "trace",
+    }
+)
 
 KINDS: dict[str, Kind] = {
     kind.name: kind

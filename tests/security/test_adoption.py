@@ -81,6 +81,7 @@ async def test_a_stream_goes_on_while_its_guest_signs_in(tmp_path: Path) -> None
             body = {"input": "Tell me something that takes a while, please.", "conversation": conv, "stream": True}
             async with guest.stream("POST", "/v1/responses", json=body) as stream:
                 follower: asyncio.Task[None] | None = None
+                running: str | None = None
                 async for line in stream.aiter_lines():
                     if not line.startswith("data: {"):
                         continue
