@@ -36,9 +36,9 @@ def reserve(
     Raises:
         RateLimited, QuotaExceeded: the plan does not allow it now.
     """
-    if turn in record.reserved:
-        return record  # an earlier try took effect without saying so
     held = {key: kept for key, kept in record.reserved.items() if kept.expires > now}
+    if turn in held:
+        return record  # an earlier try took effect without saying so
     record = record.model_copy(update={"reserved": held})
     check(record, limits, tokens=tokens, now=now, is_background=is_background)
     level = drained(record.rate, limits, now)
