@@ -13,7 +13,7 @@ from shared.turns.output import Output
 
 type Json = dict[str, Any]
 
-_ALMOST = 0.9
+_ALMOST = 0.97
 
 
 class Writer:

@@ -68,7 +68,7 @@ async def test_a_streamed_second_appends_once_an_interval_and_extrapolates_withi
     seconds = time.monotonic() - began  # a busy machine takes longer over its pauses
 
     added = longer.counts["batch"] - short.counts["batch"]
-    assert added <= seconds / (0.9 * Settings.read({}).turn.interval) + 1
+    assert added <= seconds / (0.97 * Settings.read({}).turn.interval) + 1
     assert short.charge + (longer.charge - short.charge) * 10 / seconds <= BUDGETS["turn"]["charge_ten_seconds"]
 
 
