@@ -32,7 +32,7 @@ UNKNOWN = Operation()
 """Of a function that nothing was said of; a test complains about each."""
 
 _PLACEHOLDER = re.compile(r"\{\*{0,2}(\w+)[^{}]*\}")
-_OWN = re.compile(r"^shared__wire__(\w+)$")
+_OWN = re.compile(r"^(?:shared__wire|functions)__(\w+)$")
 _PAGE = re.compile(r"^Page_(\w+?)_+$")
 
 
