@@ -10,6 +10,8 @@ from openai import OpenAI
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from tests.contract.documented import documented
+
 type Json = dict[str, Any]
 
 KEY = "first-key"
@@ -58,9 +60,11 @@ class Server:
             sent["authorization"] = f"Bearer {key}"
         content = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
         url = f"{self.url}{path}"
-        return httpx.request(
+        answer = httpx.request(
             method, url, content=content, headers={**sent, **(headers or {})}, params=params, timeout=30
         )
+        documented(self.url).check(answer)
+        return answer
 
     def get(self, path: str, **params: Any) -> Json:
         return answer_of(self.send("GET", path, params=params))
@@ -90,6 +94,7 @@ class Server:
             response.read()
             assert response.status_code == 200, response.text
             assert response.headers["content-type"].startswith("text/event-stream")
+            documented(self.url).check(response)
             return [frame for frame in response.text.split("\n\n") if frame and not frame.startswith(":")]
 
     def stream(self, given: object, **fields: Any) -> list[Json]:
