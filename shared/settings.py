@@ -111,7 +111,7 @@ VARIABLES: tuple[Variable, ...] = (
         "COMPANION_PLATFORM_AUTH", "off", "`on`: App Service authentication stands in front and sets its headers."
     ),
     # limits
-    Variable("COMPANION_PLANS", "", "JSON: plan to its limits; what it leaves out is as built in (reference/limits.md)."),
+    Variable("COMPANION_PLANS", "", "JSON: plan to its limits; the rest is as built in (docs/reference/limits.md)."),
     Variable("COMPANION_PRICES", "", 'JSON: model (`*`: any other) to `{"input", "cached", "output"}` in USD per 1M.'),
     # data
     Variable("COMPANION_UNDO_DAYS", "7", "Days a deleted conversation can be restored before it is gone."),
