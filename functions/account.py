@@ -31,7 +31,6 @@ class UpdateProfile(Schema):
     """What is not sent stays; null takes it away."""
 
     name: Annotated[str, Field(max_length=200)] | None = None
-    instructions: Annotated[str, Field(max_length=20_000)] | None = None
     retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
 
 
@@ -56,7 +55,7 @@ async def retrieve_profile(request: Request, call: Call) -> Response:
 @edge(scope="admin")
 @Operation(body=UpdateProfile, answer=owners.Profile)
 async def update_profile(request: Request, call: Call) -> Response:
-    """Change name, instructions or retention policy."""
+    """Change name or retention policy."""
     body = UpdateProfile.model_validate(await read_json(request, call.app.settings.http.max_body))
     given = {name: getattr(body, name) for name in body.model_fields_set}
     return json_response(_render(call, await service.update_profile(call.app, call.principal.owner, **given)))
@@ -159,7 +158,6 @@ def _render(call: Call, record: ProfileRecord) -> Json:
         "is_guest": call.principal.is_guest,
         "plan": call.principal.plan,
         "name": record.name,
-        "instructions": record.instructions,
         "retention_days": record.retention_days,
     }
 

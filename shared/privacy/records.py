@@ -18,7 +18,6 @@ class ProfileRecord(Record):
     kind: Literal["profile"] = "profile"
     id: str = PROFILE
     name: str | None = None
-    instructions: str | None = None
     retention_days: int | None = None
     due: float | None = None
     """When the retention policy is looked at next; None: there is none."""

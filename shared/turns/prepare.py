@@ -119,6 +119,8 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
     window = (await app.models.route(model)).window
     call = _call(replace(request, create=create)) | asked.call
     params = effective_params(create, model=create.model or DEFAULT_MODEL) | asked.params
+    if params["instructions"] is None and place.header is not None and place.header.record.project is not None:
+        params["instructions"] = await _project_instructions(app, owner, place.header.record.project)
     context = turn_context(app, place.path, items, window=window, params=params, call=call)
     check_context(context.history, items)
     check_window(context, window, create.max_output_tokens)
@@ -254,6 +256,12 @@ async def count_input(app: App, caller: Principal, request: TurnRequest) -> int:
     )
 
 
+async def _project_instructions(app: App, owner: str, project: str) -> str | None:
+    """What a conversation's project says where its caller says nothing; a project that is gone says nothing."""
+    stored = await app.store.read(STATE, owner, project)
+    return stored.body.get("instructions") if stored is not None and stored.body.get("kind") == "project" else None
+
+
 async def _checked(app: App, items: Any, asked: Told) -> list[Json]:
     """The new items, once every guardrail has let them through, and what the prompt makes of its variables."""
     resolved: list[Json] = await items
@@ -358,7 +366,7 @@ async def _place_in_conversation(app: App, owner: str, create: CreateResponse) -
         path = await path_to(app, owner, path[0])
     app.reach.remember(id_, reach_of(path))
     parent = path[0]
-    is_new_branch = parent.id != head
+    is_new_branch = parent.id != head or header.record.is_rewound
     return _Place(
         group=id_,
         depth=parent.depth + 1,

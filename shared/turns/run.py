@@ -316,6 +316,8 @@ class Run:
             self.live.publish(silent)
         self.live.publish(ending(final))
         self.live.end(final)
+        if final.ttl is not None:
+            return  # of a temporary conversation nothing is told: no title's model, no signals, no log
         if (
             header is not None
             and header.title is None

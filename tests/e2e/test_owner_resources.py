@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from shared.clock import ManualClock
 from shared.privacy.service import run_due
 from tests.owners import ANN, BOB, ask, conversation, service
@@ -21,6 +23,19 @@ async def test_a_project_groups_conversations(tmp_path: Path) -> None:
     assert [each["id"] for each in listed["data"]] == [inside]
     assert renamed["name"] == "Yard"
     assert (gone.status_code, missing.status_code) == (200, 404)
+
+
+async def test_a_project_tells_the_model_its_instructions_where_the_caller_gives_none(tmp_path: Path) -> None:
+    async with service(tmp_path) as here, here.client() as ann:
+        body = {"name": "Garden", "instructions": "Speak of plants."}
+        project = (await ann.post("/v1/projects", json=body)).json()
+        conv = await conversation(ann, project=project["id"])
+        silent = await ask(ann, "Hello.", conversation=conv)
+        spoken = await ask(ann, "Hello.", conversation=conv, instructions="Be brief.")
+        await ann.delete(f"/v1/projects/{project['id']}")
+        gone = await ask(ann, "Hello.", conversation=conv)
+
+    assert [each["instructions"] for each in (silent, spoken, gone)] == ["Speak of plants.", "Be brief.", None]
 
 
 async def test_archived_conversations_leave_the_list_and_pinned_ones_can_be_asked_for(tmp_path: Path) -> None:
@@ -125,6 +140,17 @@ async def test_a_temporary_conversation_is_in_no_list_search_or_change(tmp_path:
     assert conv not in changes
     assert turn["id"] not in changes
     assert [each.status_code for each in later] == [404, 404]
+
+
+async def test_a_temporary_conversation_is_in_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="companion")
+    async with service(tmp_path) as here, here.client() as ann:
+        plain = await ask(ann, "Hello.", conversation=await conversation(ann))
+        fleeting = await ask(ann, "Hello.", conversation=await conversation(ann, temporary=True))
+    told = [record.__dict__.get("response_id") for record in caplog.records if record.name.startswith("companion")]
+
+    assert plain["id"] in told
+    assert fleeting["id"] not in told
 
 
 async def test_a_deleted_conversation_can_be_restored_for_a_week_and_then_is_gone(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ async def fill(here: Service, token: str, canary: str) -> None:
         )
         await client.post("/v1/shares", json={"conversation": conv})
         await client.post("/v1/api_keys", json={"name": f"{canary}-name"})
-        await client.post("/v1/me", json={"name": f"{canary}-me", "instructions": f"{canary}-how"})
+        await client.post("/v1/me", json={"name": f"{canary}-me", "retention_days": 365})
         gone = await conversation(client, metadata={"k": f"{canary}-deleted"})
         await client.delete(f"/v1/conversations/{gone}")
         temporary = await conversation(client, temporary=True)

@@ -40,6 +40,7 @@ OWN_ONLY = {
     *("POST /v1/moderations", "GET /readyz", "HEAD /readyz", "GET /healthz", "HEAD /healthz", "GET /reference"),
     *("GET /openapi.json", "GET /", "HEAD /", "GET /favicon.svg", "HEAD /favicon.svg", "GET /assets/{name}"),
     *("HEAD /assets/{name}", "GET /c/{conversation_id}", "HEAD /c/{conversation_id}"),  # the chat page, empty
+    *("GET /s/{share_id}", "HEAD /s/{share_id}"),  # the same page, empty
     "GET /v1/shared/{share_id}",  # for anybody with the link: tests/e2e/test_owner_resources.py
 }
 

@@ -13,8 +13,6 @@ class Profile(TypedDict):
     is_guest: bool
     plan: str
     name: str | None
-    instructions: str | None
-    """Told to the model in every conversation that says nothing else."""
     retention_days: int | None
     """Conversations unchanged for so many days are deleted; null: kept."""
 
