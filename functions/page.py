@@ -1,4 +1,4 @@
-"""The chat page at `/` and under `/c/…`: what `make setup` built into web/dist, and nothing else from disk."""
+"""The chat page at `/`, `/c/…` and `/s/…`: what `make setup` built into web/dist, and nothing else from disk."""
 
 import hashlib
 import re
@@ -75,6 +75,14 @@ async def page(request: Request, call: Call) -> Response:
 @Operation(answer_media="text/html")
 async def conversation_page(request: Request, call: Call) -> Response:
     """The same page: it reads from its address what to show."""
+    return index(request.headers)
+
+
+@blueprint.route("s/{share_id}", methods=["GET", "HEAD"], auth_level=func.AuthLevel.ANONYMOUS)
+@edge(public=True)
+@Operation(answer_media="text/html")
+async def shared_page(request: Request, call: Call) -> Response:
+    """The same page, for whoever has a share link."""
     return index(request.headers)
 
 

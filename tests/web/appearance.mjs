@@ -113,6 +113,10 @@ export async function axe(order) {
     await chat.answered("failed");
     await chat.list.getByRole("link").first().hover();
     await accessible(chat, `${colorScheme} conversation`);
+    await chat.answers.first().locator(".facts").click();
+    await chat.page.getByText("Calls of models").waitFor();
+    await accessible(chat, `${colorScheme} trace`);
+    await chat.page.keyboard.press("Escape");
     await chat.list.getByRole("button", { name: /^More for/ }).first().click();
     await accessible(chat, `${colorScheme} menu`);
     await chat.page.keyboard.press("Escape");

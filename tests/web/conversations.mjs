@@ -10,6 +10,11 @@ export async function conversation(order) {
   const facts = await chat.answers.last().locator(".facts").innerText();
   await chat.answers.last().getByText("no cost").waitFor();
   assert.match(facts, /^companion · [\d.]+ s · \d+ tokens/);
+  await chat.answers.last().locator(".facts").click();
+  const why = chat.page.getByRole("dialog", { name: "Why this answer" });
+  await why.getByText("companion → offline").waitFor();
+  await why.getByText(/^Earlier turns: \d+ tokens/).waitFor();
+  await chat.page.keyboard.press("Escape");
   await chat.list.getByRole("link", { name: /My name is Ada/ }).waitFor();
   await until(() => chat.page.title(), (title) => title.startsWith("My name is Ada"));
   assert.equal((await chat.turns()).length, 2);
@@ -50,6 +55,23 @@ export async function list(order) {
   await until(() => links.count(), (count) => count === 3);
   assert.match(await chat.answered(), /alpha one/, "it is back as it was");
   assert.equal((await chat.api("/conversations")).data.length, 3);
+}
+
+/** A link shows the conversation to anybody, as it was, until it is taken back. */
+export async function share(order) {
+  const chat = await Chat.open(order);
+  await chat.ask("count to 3");
+  const title = (await until(() => chat.page.title(), (text) => text.includes(" · "))).split(" · ")[0];
+  await chat.menu(title, "Share");
+  const link = await chat.page.getByRole("textbox", { name: "Link" }).inputValue();
+  const stranger = await Chat.open({ ...order, key: undefined }, {}, new URL(link).pathname);
+  await stranger.shows("Shared on");
+  assert.equal(await stranger.answers.innerText(), counted(3));
+  assert.equal(await stranger.box.count(), 0, "there is nothing to write");
+  await chat.page.getByRole("button", { name: "Stop sharing" }).click();
+  await chat.shows("The link shows nothing any more.");
+  await stranger.page.reload();
+  await stranger.shows("This link shows nothing");
 }
 
 /** More conversations than a page of the API: the list goes on as one scrolls. */

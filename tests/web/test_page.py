@@ -8,6 +8,7 @@ from tests.web.conftest import Shared
 SCENARIOS = {
     "conversation": "A conversation is held, named, listed; each answer says its model, time and cost.",
     "list": "Conversations are found, renamed, pinned, deleted and had back.",
+    "share": "A conversation is shared by a link that anybody can open, until it is taken back.",
     "stop": "An answer can be stopped by button and by key; what was said stays.",
     "regenerate": "Another answer to the same question, and the way between them.",
     "branches": "An edited question begins a branch; each branch keeps its own past and future.",

@@ -11,7 +11,8 @@ applyAppearance();
 const root = document.getElementById("root");
 if (root) {
   void dictionary.load().then(() => {
-    createRoot(root).render(<App />);
-    void app.start();
+    const sharedId = /^\/s\/([^/]+)\/?$/.exec(location.pathname)?.[1] ?? null;
+    createRoot(root).render(<App sharedId={sharedId} />);
+    if (!sharedId) void app.start();
   });
 }

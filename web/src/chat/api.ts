@@ -6,7 +6,7 @@ import type { ResponseStreamEvent } from "openai/resources/responses/responses";
 import { connection } from "./connection";
 import { forgetEverything } from "./saved";
 import { Store } from "./store";
-import type { Conversation, Model, Page, Part, Turn } from "./types";
+import type { Conversation, Model, Page, Part, Share, SharedConversation, Trace, Turn } from "./types";
 
 const SAVED_KEY = "companion.key";
 
@@ -128,6 +128,25 @@ export const api = {
       { stream: true, ...(after >= 0 ? { starting_after: after } : {}) },
       { maxRetries: 0, signal },
     );
+  },
+
+  trace(id: string): Promise<Trace> {
+    return client.get(`/responses/${id}/trace`);
+  },
+
+  /** A link to what the conversation shows now. */
+  share(conversation: string): Promise<Share> {
+    return client.post("/shares", { body: { conversation } });
+  },
+
+  revokeShare(id: string): Promise<unknown> {
+    return client.delete(`/shares/${id}`);
+  },
+
+  /** Null where the link shows nothing any more. */
+  async shared(id: string): Promise<SharedConversation | null> {
+    const response = await fetch(`/v1/shared/${encodeURIComponent(id)}`);
+    return response.ok ? ((await response.json()) as SharedConversation) : null;
   },
 
   cancel(id: string): Promise<unknown> {

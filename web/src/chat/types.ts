@@ -76,6 +76,44 @@ export interface Part {
   file_data?: string;
 }
 
+/** Why an answer is as it is; times in milliseconds since the request was taken up, context in estimated tokens. */
+export interface Trace {
+  model: string | null;
+  deployment: string | null;
+  prompt_version: string | null;
+  flags: Record<string, string>;
+  guardrails?: string[];
+  calls: TracedCall[];
+  tools: { name: string; ms: number; failed: boolean }[];
+  timings: Record<string, number | null>;
+  usage: (Usage & { input_tokens_details?: { cached_tokens: number } }) | null;
+  cost: number;
+  storage: { request_charge: number | null };
+  context: Record<string, number>;
+  attempt: number;
+  notes: string[];
+}
+
+export interface TracedCall {
+  deployment: string;
+  reason: string;
+  outcome?: string;
+  skipped?: string;
+  error?: string;
+  ms?: number;
+}
+
+export interface Share {
+  id: string;
+}
+
+/** What anybody with the link sees. */
+export interface SharedConversation {
+  title: string | null;
+  created_at: number;
+  items: { role: "user" | "assistant"; text: string }[];
+}
+
 export interface Model {
   id: string;
   owned_by: string;

@@ -1,6 +1,6 @@
 /** What the assistant said: thoughts, tools, text; then which model it was, how long it took and what it cost. */
 
-import { memo } from "react";
+import { lazy, memo, Suspense, useState } from "react";
 
 import { app } from "../chat/app";
 import { useStore } from "../chat/store";
@@ -13,6 +13,8 @@ import { CopyButton } from "./CopyButton";
 import { type Trouble, troubleOf } from "./errors";
 import { Again, Spark, Tool, Warning } from "./icons";
 import { Versions } from "./Versions";
+
+const TraceDialog = lazy(() => import("./TraceDialog"));
 
 export const Answer = memo(function Answer({ thread, turn, versions }: { thread: Thread; turn: Turn; versions: Turn[] }) {
   const words = useWords();
@@ -178,11 +180,18 @@ function Facts({ turn }: { turn: Turn }) {
     turn.usage && words("tokens", { count: number(turn.usage.output_tokens) }),
     turn.cost !== null && (turn.cost > 0 ? money(turn.cost) : words("free")),
   ].filter(Boolean);
-  const first = turn.first_token_ms;
+  const [isTraced, setTraced] = useState(false);
   return (
-    <span className="facts" title={first === null ? undefined : words("firstToken", { seconds: seconds(first) })}>
-      {facts.join(" · ")}
-    </span>
+    <>
+      <button type="button" className="facts" title={words("trace")} aria-haspopup="dialog" onClick={() => setTraced(true)}>
+        {facts.join(" · ")}
+      </button>
+      {isTraced && (
+        <Suspense>
+          <TraceDialog response={turn.id} onClose={() => setTraced(false)} />
+        </Suspense>
+      )}
+    </>
   );
 }
 

@@ -1,7 +1,7 @@
 /** The page: the list, the conversation, and what lies above both. */
 
 import { ComposerPrimitive } from "@assistant-ui/react";
-import { Component, type ReactNode, useEffect, useMemo, useState } from "react";
+import { Component, lazy, type ReactNode, Suspense, useEffect, useMemo, useState } from "react";
 
 import { session } from "../chat/api";
 import { app } from "../chat/app";
@@ -21,10 +21,21 @@ import { ThreadView } from "./ThreadView";
 import { complain, Toasts } from "./Toasts";
 import { Welcome } from "./Welcome";
 
+const SharedPage = lazy(() => import("./SharedPage"));
+
 const NARROW = "(max-width: 760px)";
 
-export function App() {
+export function App({ sharedId }: { sharedId: string | null }) {
   const needsKey = useStore(session, (store) => store.needsKey);
+  if (sharedId) {
+    return (
+      <Boundary>
+        <Suspense>
+          <SharedPage id={sharedId} />
+        </Suspense>
+      </Boundary>
+    );
+  }
   if (needsKey) return <SignIn />;
   return (
     <Boundary>

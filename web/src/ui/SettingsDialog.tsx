@@ -1,25 +1,17 @@
-import { useEffect, useRef, useState } from "react";
+import { useState } from "react";
 
 import { session } from "../chat/api";
 import { dictionary, LANGUAGES, useWords } from "../words";
+import { Dialog } from "./Dialog";
 import { type Appearance, appearance, setAppearance } from "./settings";
-import { Cross } from "./icons";
 
 export function SettingsDialog({ onClose }: { onClose: () => void }) {
   const words = useWords();
-  const dialog = useRef<HTMLDialogElement>(null);
   const [look, setLook] = useState(appearance());
-  useEffect(() => dialog.current?.showModal(), []);
   const control = /Mac|iPhone|iPad/.test(navigator.platform) ? "⌘" : "Ctrl";
 
   return (
-    <dialog ref={dialog} className="dialog" aria-labelledby="settings-title" onClose={onClose}>
-      <header>
-        <h2 id="settings-title">{words("settings")}</h2>
-        <button type="button" className="quiet" aria-label={words("close")} onClick={() => dialog.current?.close()}>
-          <Cross />
-        </button>
-      </header>
+    <Dialog title={words("settings")} onClose={onClose}>
       <label className="field">
         <span>{words("appearance")}</span>
         <select
@@ -60,7 +52,7 @@ export function SettingsDialog({ onClose }: { onClose: () => void }) {
           {words("signOut")}
         </button>
       )}
-    </dialog>
+    </Dialog>
   );
 }
 

@@ -1,15 +1,18 @@
 /** The conversations at the left. */
 
-import { type FormEvent, memo, useEffect, useRef, useState } from "react";
+import { type FormEvent, lazy, memo, Suspense, useEffect, useRef, useState } from "react";
+import { createPortal } from "react-dom";
 
 import { isPassing } from "../chat/api";
 import { app } from "../chat/app";
 import { useStore } from "../chat/store";
 import type { Conversation } from "../chat/types";
 import { say, useWords, type Word } from "../words";
-import { Cross, Dots, Gear, NewChat, Panel, Pen, Pin, Search, Trash } from "./icons";
+import { Cross, Dots, Gear, Link, NewChat, Panel, Pen, Pin, Search, Trash } from "./icons";
 import { Menu } from "./Menu";
 import { complain } from "./Toasts";
+
+const ShareDialog = lazy(() => import("./ShareDialog"));
 
 const DAY = 86_400;
 
@@ -160,6 +163,7 @@ const Entry = memo(function Entry({
 }) {
   const words = useWords();
   const [isRenaming, setRenaming] = useState(false);
+  const [isSharing, setSharing] = useState(false);
   const { id } = conversation;
   const title = conversation.title ?? words("untitled");
   const { pinned } = conversation;
@@ -189,9 +193,17 @@ const Entry = memo(function Entry({
         choices={[
           { label: words("rename"), icon: <Pen />, act: () => setRenaming(true) },
           { label: words(pinned ? "unpin" : "pin"), icon: <Pin />, act: () => tried(app.conversations.pin(id, !pinned)) },
+          { label: words("share"), icon: <Link />, act: () => setSharing(true) },
           { label: words("delete"), icon: <Trash />, isDangerous: true, act: () => tried(app.remove(id)) },
         ]}
       />
+      {isSharing &&
+        createPortal(
+          <Suspense>
+            <ShareDialog conversation={id} onClose={() => setSharing(false)} />
+          </Suspense>,
+          document.body, // a list may clip what is in it
+        )}
     </li>
   );
 });

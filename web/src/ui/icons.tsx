@@ -29,6 +29,7 @@ export const Search = () => <Icon size={16}><circle cx="11" cy="11" r="6.5" /><p
 export const Cross = () => <Icon size={16}><path d="M6 6l12 12M18 6L6 18" /></Icon>;
 export const Dots = () => <Icon><path d="M5 12h.01M12 12h.01M19 12h.01" strokeWidth="2.6" /></Icon>;
 export const Pin = () => <Icon size={16}><path d="M9 4h6l-1 6 3 3v2H7v-2l3-3-1-6zM12 15v5" /></Icon>;
+export const Link = () => <Icon size={16}><path d="M10 14a4 4 0 0 0 6 .4l3-3a4 4 0 0 0-5.7-5.7L12 7M14 10a4 4 0 0 0-6-.4l-3 3a4 4 0 0 0 5.7 5.7L12 17" /></Icon>;
 export const Trash = () => <Icon size={16}><path d="M5 7h14M10 7V4.5h4V7M7 7l1 12.5h8L17 7M10.5 11v5M13.5 11v5" /></Icon>;
 export const Gear = () => <Icon><circle cx="12" cy="12" r="3" /><path d="M12 3.5v2.3M12 18.2v2.3M20.5 12h-2.3M5.8 12H3.5M18 6l-1.6 1.6M7.6 16.400L6 18M18 18l-1.6-1.6M7.6 7.6L6 6" /></Icon>;
 export const ArrowUp = () => <Icon><path d="M12 19V5.5M6 11l6-6 6 6" strokeWidth="2.2" /></Icon>;
