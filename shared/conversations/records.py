@@ -43,6 +43,8 @@ class ConversationRecord(Record):
     """None until one was made."""
     head: str | None = None
     """The last turn of the branch that is shown and continued."""
+    is_rewound: bool = False
+    """The head was moved to a turn that may have been continued before: what comes next begins a branch of its own."""
     running: str | None = None
     """The turn that holds the conversation; a second one is answered 409."""
     archived: bool = False

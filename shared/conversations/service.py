@@ -148,7 +148,8 @@ async def update_conversation(
         header = _existing(body, id_)
         if head is not None and header.running is not None:
             raise busy(header)
-        return touched(header, app.clock.now(), **given).document()
+        is_rewound = header.is_rewound or head not in (None, header.head)
+        return touched(header, app.clock.now(), **given, is_rewound=is_rewound).document()
 
     _, stored = await mutate(app.store, STATE, owner, [], [Change(id_, apply)])
     return ConversationRecord.model_validate(stored[0].body)
@@ -342,7 +343,11 @@ def _added(
     token: str,
     body_hash: str | None = None,
 ) -> TurnRecord:
-    depth = parent.depth + 1 if parent else 0
+    depth, branch, lineage = 0, token, list[tuple[str, int]]()
+    if parent is not None:
+        depth, branch, lineage = parent.depth + 1, parent.branch, parent.lineage
+        if header.is_rewound:
+            branch, lineage = token, [*lineage, (parent.branch, parent.depth)]
     return TurnRecord(
         id=f"resp_{token}",
         group=header.id,
@@ -350,8 +355,8 @@ def _added(
         depth=depth,
         parent=parent.id if parent else None,
         conversation=header.id,
-        branch=parent.branch if parent else token,
-        lineage=parent.lineage if parent else [],
+        branch=branch,
+        lineage=lineage,
         surface="items",
         is_stored=False,
         status="completed",
@@ -370,7 +375,7 @@ def _moving(expected: ConversationRecord, turn: TurnRecord, now: float) -> Any:
             raise busy(header)
         if header.head != expected.head:
             raise HeadMoved
-        return touched(header, now, head=turn.id).document()
+        return touched(header, now, head=turn.id, is_rewound=False).document()
 
     return apply
 

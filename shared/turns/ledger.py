@@ -209,8 +209,9 @@ def _release(turn: TurnRecord, now: float) -> Callable[[Document | None], Docume
         header = ConversationRecord.model_validate(body)
         if header.running != turn.id:
             return header.document()
-        head = header.head if turn.status == "failed" else turn.id
-        return touched(header, now, running=None, head=head).document()
+        if turn.status == "failed":
+            return touched(header, now, running=None).document()
+        return touched(header, now, running=None, head=turn.id, is_rewound=False).document()
 
     return apply
 
