@@ -109,7 +109,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
     usage, place, items = await _gather(
         app.store.read(STATE, owner, usage_id),
         _find_place(app, owner, create),
-        _checked(app, resolve_references(app, owner, stored_items(create.input, token)), asked),
+        _checked(app, owner, stored_items(create.input, token), asked),
     )
     _join_equal(usage, request, now)
     if place.header is not None and place.header.record.running is not None:
@@ -254,9 +254,9 @@ async def count_input(app: App, caller: Principal, request: TurnRequest) -> int:
     )
 
 
-async def _checked(app: App, items: Any, asked: Told) -> list[Json]:
+async def _checked(app: App, owner: str, items: list[Json], asked: Told) -> list[Json]:
     """The new items, once every guardrail has let them through, and what the prompt makes of its variables."""
-    resolved: list[Json] = await items
+    resolved = await resolve_references(app, owner, items)
     if app.guardrails is not None:
         given: Any = asked.params.get("instructions")
         spoken: list[Json] = [message for message in given or () if message["role"] == "user"]
