@@ -311,6 +311,10 @@ def sent_params(request: CreateResponse) -> frozenset[str]:
     return frozenset(request.model_fields_set)
 
 
+_FLOATS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+"""A store may give 1.0 back as 1; shown, it is the same to the byte, before it was stored and after."""
+
+
 def render_response(turn: TurnRecord, *, status: str | None = None, output: list[Json] | None = None) -> Json:
     """The response object: the union of OpenAI's and Open Responses' required fields, nulls included."""
     shown = status or turn.status
@@ -324,6 +328,7 @@ def render_response(turn: TurnRecord, *, status: str | None = None, output: list
         "error": turn.error if final and shown == "failed" else None,
         "incomplete_details": {"reason": turn.incomplete_reason} if final and turn.incomplete_reason else None,
         **turn.params,
+        **{name: float(turn.params[name]) for name in _FLOATS if turn.params.get(name) is not None},
         "conversation": {"id": turn.conversation} if turn.conversation else None,
         "output": visible_items(turn.output if output is None else output, turn.include),
         "usage": turn.usage if final else None,
