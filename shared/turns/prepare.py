@@ -119,6 +119,8 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
     window = (await app.models.route(model)).window
     call = _call(replace(request, create=create)) | asked.call
     params = effective_params(create, model=create.model or DEFAULT_MODEL) | asked.params
+    if params["instructions"] is None and place.header is not None and place.header.record.project is not None:
+        params["instructions"] = await _project_instructions(app, owner, place.header.record.project)
     context = turn_context(app, place.path, items, window=window, params=params, call=call)
     check_context(context.history, items)
     check_window(context, window, create.max_output_tokens)
@@ -252,6 +254,12 @@ async def count_input(app: App, caller: Principal, request: TurnRequest) -> int:
     return estimate_tokens(plan.request.items) + (
         estimate_tokens(fixed) if plan.request.instructions or plan.request.tools else 0
     )
+
+
+async def _project_instructions(app: App, owner: str, project: str) -> str | None:
+    """What a conversation's project says where its caller says nothing; a project that is gone says nothing."""
+    stored = await app.store.read(STATE, owner, project)
+    return stored.body.get("instructions") if stored is not None and stored.body.get("kind") == "project" else None
 
 
 async def _checked(app: App, owner: str, items: list[Json], asked: Told) -> list[Json]:

@@ -38,8 +38,9 @@ class Trace:
 
     def on_behalf(self, request: ModelRequest, owner: str, turn: TurnRecord, *, deadline: float) -> ModelRequest:
         """The request as this turn makes it: the router knows for whom, notes what it did, and when to give up."""
-        if self.origin.turn != turn.id:
-            self.origin = Origin(owner=owner, thread=turn.group, turn=turn.id, calls=self.origin.calls)
+        name = turn.id if turn.ttl is None else ""  # of a temporary turn no shadow is made, which would keep its words
+        if self.origin.turn != name or self.origin.owner != owner:
+            self.origin = Origin(owner=owner, thread=turn.group, turn=name, calls=self.origin.calls)
         return replace(request, origin=self.origin, deadline=deadline)
 
     def tool(self, name: str, began: float, *, failed: bool) -> None:
