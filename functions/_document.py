@@ -153,9 +153,10 @@ def _answer(route: Route, method: str, said: Operation, shapes: Mapping[str, Jso
     elif said.answer_media != JSON:
         content[said.answer_media] = {}
     if said.stream is not None:
-        # A document of this version can only say "text" of a stream; what its events hold stands beside it.
+        # A document of this version has no word for a stream; what the data of its events is stands beside it.
         events = shapes[f"{route.name} stream"]
-        content["text/event-stream"] = {"schema": {"type": "string"}, "x-event-schema": events}
+        schema = {"description": "Server-sent events; `x-event-schema` says what the data of each is."}
+        content["text/event-stream"] = {"schema": schema, "x-event-schema": events}
     return _without_content(method, _described(said.status, content))
 
 

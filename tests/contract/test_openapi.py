@@ -1,5 +1,6 @@
 """The API's document: complete, valid, true; and the page made of it."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -207,3 +208,20 @@ class TestChecks:
 
         with pytest.raises(AssertionError, match="POST /v1/responses 200"):
             Documented(BUILT).check(httpx.Response(200, content=broken, headers=headers, request=stream.request))
+
+
+def test_a_stock_fuzzer_finds_nothing_that_the_document_does_not_say(tmp_path: Path) -> None:
+    """The protocol's own resources, answers held against their schemas; `tests/security` drives the whole surface."""
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+    options = ["--checks", f"{checks},response_headers_conformance", "--phases", "fuzzing", "--max-examples", "10"]
+    options += ["--include-path-regex", "^/v1/(responses|conversations|chat|models|embeddings)", "--max-time", "20"]
+    options += ["--seed", "1", "--generation-database", "none", "--no-shrink", "--no-color", "--warnings", "off"]
+    program = Path(sys.executable).parent / "st"
+    with companion(tmp_path, COMPANION_OFFLINE_DELAY="0", COMPANION_TITLES="off") as url:
+        command = [str(program), "run", f"{url.removesuffix('/v1')}/openapi.json", "--continue-on-failure", *options]
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False)
+    tested = re.search(r"(\d+) generated", run.stdout)
+
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    assert tested is not None
+    assert int(tested[1]) > 100
