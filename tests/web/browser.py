@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,7 +67,8 @@ def running_browser() -> Generator[Browser]:
             yield browser
         finally:
             if process.stdin is not None:
-                process.stdin.close()
+                with suppress(BrokenPipeError):  # it ended before us: the test that saw it has said so
+                    process.stdin.close()
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:

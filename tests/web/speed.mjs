@@ -35,19 +35,18 @@ export async function firstView(order) {
   const context = await order.open({ extraHTTPHeaders: { "accept-encoding": "gzip" } });
   const page = await context.newPage();
   const fetched = [];
-  page.on("response", async (response) => {
-    const { pathname } = new URL(response.url());
-    fetched.push({ pathname, headers: response.headers(), size: (await response.request().sizes()).responseBodySize });
-  });
+  page.on("response", (response) => fetched.push({ pathname: new URL(response.url()).pathname, response }));
   const chat = new Chat(page, order);
   await page.goto(order.base);
   await chat.box.waitFor();
   await page.waitForLoadState("networkidle");
   const scripts = fetched.filter(({ pathname }) => pathname.endsWith(".js"));
-  const total = scripts.reduce((sum, { size }) => sum + size, 0);
+  let total = 0;
+  for (const { response } of scripts) total += (await response.request().sizes()).responseBodySize;
   assert.ok(scripts.length >= 1);
   assert.ok(total > 50_000 && total < 250_000, `${total} bytes of script`);
-  for (const { pathname, headers } of scripts) {
+  for (const { pathname, response } of scripts) {
+    const headers = response.headers();
     assert.equal(headers["content-encoding"], "gzip");
     assert.match(headers["cache-control"], /immutable/);
     assert.doesNotMatch(pathname, /katex|highlight/, "fetched on demand only");
