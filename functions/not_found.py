@@ -40,6 +40,7 @@ class RoutedApp(func.FunctionApp):
 
     @override
     def get_functions(self) -> list[Any]:
+        self.functions_bindings = None  # asked a second time, the SDK would find every name taken
         functions: list[Any] = super().get_functions()
         _routes[:] = _routes_of(functions)
         if self._blueprints:
