@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import orjson
 
@@ -107,7 +107,7 @@ class MemoryStore:
                 etags.append("")
                 continue
             ttl = rules.time_to_live(spec, operation.body)
-            body, expires = orjson.dumps(operation.body), None if ttl is None else now + ttl
+            body, expires = orjson.dumps(_numbers(operation.body)), None if ttl is None else now + ttl
             documents.setdefault(operation.body["id"], []).append(_Version(self._count, now, body, expires))
             etags.append(str(self._count))
         return etags
@@ -304,6 +304,17 @@ class HostStore:
                 work()
 
         asyncio.get_running_loop().call_later(self._chance.uniform(0, 0.6), arrive)
+
+
+def _numbers(value: Any) -> Any:
+    """As a store that knows but one kind of number gives it back: 1.0 is 1."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, dict):
+        return {key: _numbers(inner) for key, inner in cast(Document, value).items()}
+    if isinstance(value, list | tuple):
+        return [_numbers(inner) for inner in cast(list[Any], value)]
+    return value
 
 
 def _copied(operation: Operation) -> Operation:
