@@ -6,8 +6,6 @@ what a turn costs does not grow with what was attached to it.
 
 Blobs are written before the batch that names them and deleted after the batch that deletes their document, so a record
 never names a blob that is not there; a process that dies in between leaves a blob that nobody names, for erase to find.
-A document that disappears by its `ttl` deletes nothing: with it a small record is written that outlives it, is due when
-it is gone, and says which blobs go then (privacy/sweep.py).
 """
 
 import asyncio
@@ -18,7 +16,6 @@ from typing import Any, cast
 
 import orjson
 
-from shared.clock import Clock
 from shared.errors import StorageUnavailable
 from shared.storage.base import (
     STATE,
@@ -28,7 +25,6 @@ from shared.storage.base import (
     Delete,
     Document,
     Due,
-    Missing,
     Operation,
     Query,
     Replace,
@@ -50,10 +46,9 @@ _NAMES = "blobs"
 class LargeFieldStore:
     """See the module. Only the owners' container has large records; the others pass through."""
 
-    def __init__(self, store: Store, blobs: BlobStore, clock: Clock) -> None:
+    def __init__(self, store: Store, blobs: BlobStore) -> None:
         self._store = store
         self._blobs = blobs
-        self._clock = clock
         self._cache: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._cached = 0
 
@@ -84,14 +79,10 @@ class LargeFieldStore:
             return await self._store.batch(container, partition, operations)
         orphans = await self._named_by_deleted(partition, operations)
         small = [await self._small(partition, operation) for operation in operations]
-        try:
-            etags = await self._store.batch(container, partition, [*small, *self._sweeps(small)])
-        except Missing:
-            await self._take_back(partition, small)
-            raise
+        etags = await self._store.batch(container, partition, small)
         for name in orphans:
-            await self._delete(partition, name)
-        return etags[: len(operations)]
+            await self._blobs.delete(partition, name)
+        return etags
 
     async def erase(self, container: str, partition: str) -> int:
         return await self._store.erase(container, partition)
@@ -122,8 +113,7 @@ class LargeFieldStore:
                 break
             text = cast(str, _at(body, path))
             name = f"{body['id']}/{hashlib.sha256(text.encode()).hexdigest()[:32]}"
-            if not (isinstance(operation, Replace) and (owner, name) in self._cache):
-                await self._put(owner, name, text)  # a new document's may have been deleted with one of its name before
+            await self._put(owner, name, text)
             moved[tuple(path)] = name
             excess -= length
         if not moved:
@@ -152,29 +142,9 @@ class LargeFieldStore:
         body = cast(Document, _restored({key: value for key, value in stored.body.items() if key != _NAMES}, texts))
         return Stored(body, stored.etag)
 
-    def _sweeps(self, small: Sequence[Operation]) -> list[Operation]:
-        return [
-            Upsert(sweep(body["id"], body[_NAMES], self._clock.now() + body["ttl"]))
-            for body in map(_body_of, small)
-            if body is not None and _NAMES in body and "ttl" in body
-        ]
-
-    async def _take_back(self, owner: str, small: Sequence[Operation]) -> None:
-        """Nothing was written, and what the batch relied on is gone, it may be for good: so are blobs nobody names."""
-        for body in map(_body_of, small):
-            if body is None or _NAMES not in body:
-                continue
-            stored = await self._store.read(STATE, owner, body["id"])
-            kept = stored.body.get(_NAMES, ()) if stored is not None else ()
-            for name in set(body[_NAMES]).difference(kept):
-                await self._delete(owner, name)
-
-    async def _delete(self, owner: str, name: str) -> None:
-        text = self._cache.pop((owner, name), "")
-        self._cached -= len(text)
-        await self._blobs.delete(owner, name)
-
     async def _put(self, owner: str, name: str, text: str) -> None:
+        if (owner, name) in self._cache:
+            return
         await self._blobs.put(owner, name, text.encode(), content_type="text/plain; charset=utf-8")
         self._remember(owner, name, text)
 
@@ -193,20 +163,11 @@ class LargeFieldStore:
     def _remember(self, owner: str, name: str, text: str) -> None:
         if len(text) > CACHE_BYTES // 4:
             return
-        self._cached += len(text) - len(self._cache.pop((owner, name), ""))
         self._cache[owner, name] = text
+        self._cached += len(text)
         while self._cached > CACHE_BYTES:
             _, old = self._cache.popitem(last=False)
             self._cached -= len(old)
-
-
-def sweep(document: str, names: Sequence[str], due: float) -> Document:
-    """The record that says which blobs go once a document is gone by itself."""
-    return {"id": f"blobs_{document}", "kind": "blobs", "due": due, "of": document, "names": list(names)}
-
-
-def _body_of(operation: Operation) -> Document | None:
-    return None if isinstance(operation, Delete) else operation.body
 
 
 def _find_long(value: Any, path: list[str | int], found: list[tuple[int, list[str | int]]]) -> None:

@@ -1,13 +1,11 @@
 """The embedded store: one SQLite file, shared by any number of processes on one machine.
 
 Reads and queries run on the event loop, on a connection of their own: in write-ahead mode they wait for no writer, and
-a point read takes tens of microseconds. Writes go to one thread that commits them in groups (`sqlite_writer`).
+a point read takes tens of microseconds. Writes are committed there too, in groups (`sqlite_writer`).
 """
 
 import asyncio
-import contextlib
 import sqlite3
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +34,7 @@ _LIVE = "(expires IS NULL OR expires > ?)"
 _PARTITION = "SELECT version, body FROM documents WHERE container = ? AND partition = ?"
 _READ = f"{_PARTITION} AND id = ? AND {_LIVE}"
 _SCAN = f"{_PARTITION} AND {_LIVE} ORDER BY id"
-_CHANGES = f"{_PARTITION} AND version > ? AND {_LIVE} ORDER BY version LIMIT ?"
+_CHANGES = f"{_PARTITION} AND container <> 'events' AND version > ? AND {_LIVE} ORDER BY version LIMIT ?"
 _DUE = (
     "SELECT partition, version, body FROM documents"  # noqa: S608 - constants only
     f" WHERE container = ? AND kind = ? AND due < ? AND {_LIVE} ORDER BY due LIMIT ?"
@@ -54,9 +52,6 @@ class SqliteStore:
         self._clock = clock
         self._writer: Writer | None = None
         self._reader: sqlite3.Connection | None = None
-        # Two connections need no lock between them; ":memory:" has but one.
-        self._lock = threading.Lock() if path == MEMORY else None
-        self._reading: contextlib.AbstractContextManager[Any] = self._lock or contextlib.nullcontext()
         self._is_closed = False
 
     async def setup(self) -> None:
@@ -110,9 +105,9 @@ class SqliteStore:
     async def close(self) -> None:
         """Finish what has been accepted, then close; safe to repeat."""
         self._is_closed = True
-        if self._reader is not None and self._lock is None:
-            self._reader.close()
-        writer, self._reader, self._writer = self._writer, None, None
+        writer, reader, self._writer, self._reader = self._writer, self._reader, None, None
+        if reader is not None and self._path != MEMORY:
+            reader.close()
         if writer is not None:
             await asyncio.to_thread(writer.close)
 
@@ -123,17 +118,17 @@ class SqliteStore:
             raise StorageUnavailable("The store has been closed.")
         try:
             connection = open_writer(self._path)
-            self._reader = connection if self._lock else open_reader(self._path)
+            # ":memory:" has but one connection.
+            self._reader = connection if self._path == MEMORY else open_reader(self._path)
         except (sqlite3.Error, OSError) as exc:
             raise unavailable(exc) from exc
-        self._writer = Writer(connection, self._lock)
+        self._writer = Writer(connection, has_file=self._path != MEMORY)
         return self._writer, self._reader
 
     def _rows(self, sql: str, parameters: tuple[str | float, ...]) -> list[Any]:
         _, reader = self._open()
         try:
-            with self._reading:
-                return reader.execute(sql, parameters).fetchall()
+            return reader.execute(sql, parameters).fetchall()
         except sqlite3.Error as exc:
             raise unavailable(exc) from exc
 

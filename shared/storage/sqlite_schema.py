@@ -13,7 +13,8 @@ MEMORY = ":memory:"
 
 # `version` is the rowid: every write of a document takes the next one, so it is etag and change token at once, and
 # AUTOINCREMENT never gives one twice, and every index ends in it. Only documents with a kind or a date enter the
-# indexes of those: a journal has neither. A row of `debts` is an erase whose bytes may still be in the file.
+# indexes of those: a journal has neither, and nobody asks for its changes. A row of `debts` is an erase whose bytes may
+# still be in the file.
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE documents (
@@ -36,6 +37,10 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX by_expiry ON documents (expires) WHERE expires IS NOT NULL;
     CREATE TABLE debts (id INTEGER PRIMARY KEY);
     """,
+    """
+    DROP INDEX by_change;
+    CREATE INDEX by_change ON documents (container, partition) WHERE container <> 'events';
+    """,
 )
 """Applied in order, once each; `PRAGMA user_version` says how many have been. Never edit one: append the next."""
 
@@ -54,6 +59,9 @@ def open_writer(path: str) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA secure_delete = ON")
         _migrate(connection)
+        # From now on it is used on the event loop, where nothing may wait: neither for other processes nor for a disk.
+        connection.execute("PRAGMA busy_timeout = 0")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
     except BaseException:
         connection.close()
         raise
@@ -68,7 +76,7 @@ def open_reader(path: str) -> sqlite3.Connection:
 
 
 def _connect(path: str, busy_seconds: float) -> sqlite3.Connection:
-    # Opened on the loop, used by the writer's thread; never by two threads at once.
+    # Used on the loop, and by the writer's thread while the loop does not; never by two at once.
     return sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
 
 

@@ -1,24 +1,33 @@
-"""The one writer of a SQLite store: a thread that commits whatever is waiting as one group.
+"""The one writer of a SQLite store: commits whatever is waiting as one group, on the event loop.
 
-The event loop never waits for a lock or a disk: it hands over a job and awaits its future. While one group is being
-committed the next one gathers, so the more tasks write at once, the less each write costs.
+In write-ahead mode a commit appends some pages to the log and waits for no disk, so it is done where it is asked for: a
+thread would cost two switches a commit and, while the loop is busy, a turn at the interpreter lock for each statement.
+What is asked for in one pass of the loop is one transaction: the more tasks write at once, the less a write costs.
+What does wait is never done there: where another process holds the lock the group is tried again a moment later; a
+thread copies the log into the file, and erases, and what is asked for meanwhile gathers.
 """
 
 import asyncio
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from shared.errors import StorageUnavailable
+from shared.storage import sqlite_schema
 from shared.storage.base import AlreadyExists, BatchFailed, Missing, Stale
 
 LARGEST_GROUP = 256
 PURGE_EVERY = 64
 """Batches between two looks for expired documents; each look removes at most four times as many."""
+CHECKPOINT_EVERY = 400
+"""Batches between two copies of the log into the file: some thousand pages, a few megabytes."""
+_PAUSE, _LONGEST_PAUSE = 0.0005, 0.01
+"""Seconds before a group that met another process's lock is tried again; twice as long each time."""
 
 _INSERT = (
     "INSERT INTO documents (container, partition, id, kind, grp, sort, due, expires, body) VALUES (?,?,?,?,?,?,?,?,?)"
@@ -43,7 +52,7 @@ type Row = tuple[str | float | bytes | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One operation, made ready on the event loop: encoded, its expiry computed."""
+    """One operation, made ready by the store: encoded, its expiry computed."""
 
     key: Key
     row: Row | None
@@ -60,21 +69,26 @@ class _Job:
     now: float
     future: "asyncio.Future[Any]"
     loop: asyncio.AbstractEventLoop
+    deadline: float
+    """When it gives up waiting for other processes; monotonic."""
     scrubs: bool = False
     """The bytes of what it deletes must be gone from the disk before it is done; a group pays that once."""
 
 
 class Writer:
-    """Owns the writing connection; `close` drains what was handed over."""
+    """Owns the writing connection; `close` finishes what was asked for."""
 
-    def __init__(self, connection: sqlite3.Connection, lock: threading.Lock | None) -> None:
-        """`lock` is held during each transaction, where readers share the connection (":memory:")."""
+    def __init__(self, connection: sqlite3.Connection, *, has_file: bool) -> None:
         self._connection = connection
-        self._lock: contextlib.AbstractContextManager[Any] = lock or contextlib.nullcontext()
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._has_file = has_file
+        self._jobs: list[_Job] = []
+        self._due_on: asyncio.AbstractEventLoop | None = None
+        """The loop on which the next flush is due."""
+        self._away: Future[None] | None = None
+        """Work of a thread, which has the connection until it ends."""
+        self._pause = _PAUSE
         self._since_purge = 0
-        self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
-        self._thread.start()
+        self._since_checkpoint = 0
 
     async def batch(self, changes: Sequence[Change], now: float) -> list[str]:
         """Apply the changes, all or none, and return the new etags once they are committed."""
@@ -85,59 +99,99 @@ class Writer:
         return await self._submit(lambda connection: _erase(connection, container, partition), now, scrubs=True)
 
     def close(self) -> None:
-        """Finish what was handed over, then close the connection."""
-        self._jobs.put(None)
-        self._thread.join()
+        """Finish what was asked for, then close the connection. Waits for other processes; not for the event loop."""
+        if self._away is not None:
+            self._away.result()
+        while self._jobs:
+            self._commit_patiently(self._next_group())
+        self._connection.close()
 
     async def _submit[T](self, work: Callable[[sqlite3.Connection], T], now: float, *, scrubs: bool = False) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(_Job(work, now, future, loop, scrubs))
+        self._jobs.append(_Job(work, now, future, loop, time.monotonic() + sqlite_schema.BUSY_SECONDS, scrubs))
+        self._flush_soon(loop)
         return await future
 
-    def _run(self) -> None:
-        """The thread: commit groups until told to stop."""
-        is_open = True
-        while is_open:
-            group, is_open = self._next_group()
-            if group:
-                _resolve(group, self._commit(group))
-        with self._lock:
-            self._connection.close()
+    def _flush_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._due_on is not loop:  # or it was due on a loop that has ended
+            self._due_on = loop
+            loop.call_soon(self._flush)
 
-    def _next_group(self) -> tuple[list[_Job], bool]:
-        """Wait for one job and take what else is there; False when that ends with the wish to stop."""
-        group: list[_Job] = []
-        job = self._jobs.get()
-        while job is not None:
-            group.append(job)
-            if len(group) == LARGEST_GROUP:
-                break
-            try:
-                job = self._jobs.get_nowait()
-            except Empty:
-                break
-        return group, job is not None
+    def _flush(self) -> None:
+        """Commit what is there; the rest, and what meets a lock, a little later."""
+        self._due_on = None
+        if not self._jobs or (self._away is not None and not self._away.done()):
+            return  # the thread's end brings the next flush
+        loop = asyncio.get_running_loop()
+        group = self._next_group()
+        if self._has_file and any(job.scrubs for job in group):
+            self._send_away(lambda: self._commit_patiently(group))
+            return
+        try:
+            results = self._commit(group)
+        except _Locked as locked:
+            self._wait(group, locked, loop)
+            return
+        self._pause = _PAUSE
+        _resolve(group, results, loop)
+        self._since_checkpoint += len(group)
+        if self._has_file and self._since_checkpoint >= CHECKPOINT_EVERY:
+            self._since_checkpoint = 0
+            self._send_away(self._checkpoint)
+        elif self._jobs:
+            self._flush_soon(loop)
+
+    def _wait(self, group: list[_Job], locked: "_Locked", loop: asyncio.AbstractEventLoop) -> None:
+        """Another process writes: try the group again in a moment; tell those who have waited long enough."""
+        now = time.monotonic()
+        late = [job for job in group if job.deadline <= now]
+        _resolve(late, [unavailable(locked.error) for _ in late], loop)
+        self._jobs[:0] = [job for job in group if job.deadline > now]
+        if self._jobs:
+            self._due_on = loop
+            loop.call_later(self._pause, self._flush)
+            self._pause = min(_LONGEST_PAUSE, self._pause * 2)
+
+    def _next_group(self) -> list[_Job]:
+        group = self._jobs[:LARGEST_GROUP]
+        del self._jobs[:LARGEST_GROUP]
+        return group
 
     def _commit(self, group: list[_Job]) -> list[Any]:
-        """The result of each job, or the error it ends with."""
-        with self._lock:
-            try:
-                results = self._transact(group)
-            except sqlite3.Error as exc:
-                self._roll_back()
-                return [unavailable(exc) for _ in group]
-            if not any(job.scrubs for job in group):
-                return results
-            try:
-                self._scrub()
-            except sqlite3.Error as exc:
-                return [unavailable(exc) if job.scrubs else result for job, result in zip(group, results, strict=True)]
+        """The result of each job, or the error it ends with.
+
+        Raises:
+            _Locked: another process holds the file; nothing was done.
+        """
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as exc:
+            if is_busy(exc):
+                raise _Locked(exc) from exc
+            return [unavailable(exc) for _ in group]
+        try:
+            results = self._transact(group)
+        except sqlite3.Error as exc:
+            self._roll_back()
+            return [unavailable(exc) for _ in group]
+        if not any(job.scrubs for job in group):
+            return results
+        try:
+            self._scrub()
+        except sqlite3.Error as exc:
+            return [unavailable(exc) if job.scrubs else result for job, result in zip(group, results, strict=True)]
         return results
 
     def _transact(self, group: list[_Job]) -> list[Any]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        results = [self._attempt(job) for job in group]
+        if len(group) == 1:
+            try:
+                results = [group[0].work(self._connection)]
+            except (BatchFailed, *_UNBINDABLE) as failure:
+                self._connection.execute("ROLLBACK")
+                return [failure]
+        else:
+            results = [self._attempt(job) for job in group]
         self._purge(group)
         self._connection.execute("COMMIT")
         return results
@@ -160,6 +214,44 @@ class Writer:
             self._connection.execute(_PURGE, (group[-1].now, 4 * self._since_purge))
             self._since_purge = 0
 
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+
+    # what waits for the disk, or for other processes
+
+    def _send_away(self, work: Callable[[], None]) -> None:
+        """Run this in a thread, which has the connection alone; then flush."""
+        loop, away = asyncio.get_running_loop(), Future[None]()
+        self._away = away
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                away.set_result(None)
+                with contextlib.suppress(RuntimeError):  # the loop is closed: whoever comes next flushes
+                    loop.call_soon_threadsafe(self._flush)
+
+        threading.Thread(target=run, name="sqlite", daemon=True).start()
+
+    def _commit_patiently(self, group: list[_Job]) -> None:
+        """As SQLite itself waits for a lock; wakes whoever asked."""
+        self._connection.execute(f"PRAGMA busy_timeout = {int(sqlite_schema.BUSY_SECONDS * 1000)}")
+        try:
+            results = self._commit(group)
+        except _Locked as locked:
+            results = [unavailable(locked.error) for _ in group]
+        finally:
+            self._connection.execute("PRAGMA busy_timeout = 0")
+        _resolve(group, results, None)
+
+    def _checkpoint(self) -> None:
+        """Copy the log into the file, as far as no reader needs it; the next write then begins it anew."""
+        with contextlib.suppress(sqlite3.Error):  # the next one does what this could not
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
     def _scrub(self) -> None:
         """Rewrite the file and empty its log, where an erase (of this or an earlier process) still owes that.
 
@@ -174,10 +266,19 @@ class Writer:
             raise sqlite3.OperationalError("another process reads the log; the erased bytes are still in it")
         connection.execute("DELETE FROM debts")
 
-    def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
+
+class _Locked(Exception):
+    """Another process holds the write lock."""
+
+    def __init__(self, error: sqlite3.Error) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def is_busy(exc: sqlite3.Error) -> bool:
+    """Whether SQLite would have waited, had it been allowed to."""
+    code: int | None = getattr(exc, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def unavailable(exc: Exception) -> StorageUnavailable:
@@ -233,12 +334,15 @@ def _version(etag: str) -> int:
     return int(etag) if etag.isascii() and etag.isdecimal() and len(etag) < 19 else -1
 
 
-def _resolve(group: list[_Job], results: list[Any]) -> None:
-    """Wake the waiting tasks: one call into each event loop."""
+def _resolve(group: list[_Job], results: list[Any], here: asyncio.AbstractEventLoop | None) -> None:
+    """Wake the waiting tasks: at once those of the loop that runs here, the others by one call into each loop."""
     loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
     for job, result in zip(group, results, strict=True):
         loops.setdefault(job.loop, []).append((job.future, result))
     for loop, outcomes in loops.items():
+        if loop is here:
+            _settle(outcomes)
+            continue
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(_settle, outcomes)
 

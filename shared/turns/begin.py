@@ -146,7 +146,7 @@ async def send_turn(app: App, owner: str, turn: str, *, tier: str) -> None:
 
 
 def _usage(plan: Plan) -> UsageRecord | None:
-    return UsageRecord.model_validate(plan.ledger.usage.body) if plan.ledger.usage else None
+    return UsageRecord.of(plan.ledger.usage.body) if plan.ledger.usage else None
 
 
 def _is_roomy(plan: Plan, limits: Limits, cost: float) -> bool:

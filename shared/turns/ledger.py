@@ -174,7 +174,7 @@ class Ledger:
 
     def _usage_change(self, id_: str, change: Callable[[UsageRecord], UsageRecord]) -> Change:
         def apply(body: Document | None) -> Document:
-            record = UsageRecord.model_validate(body) if body else meter.fresh(id_)
+            record = UsageRecord.of(body) if body else meter.fresh(id_)
             return change(record).document()
 
         is_known = self.is_usage_known and (self.usage is None or self.usage.body["id"] == id_)

@@ -229,7 +229,7 @@ def _join_equal(usage: Stored | None, request: TurnRequest, now: float) -> None:
     """
     if usage is None or request.body_hash is None or request.send_key is not None:
         return
-    record = UsageRecord.model_validate(usage.body)
+    record = UsageRecord.of(usage.body)
     sent = record.sends.get(request.body_hash)
     if sent is None or sent.at < now - meter.SEND_SECONDS:
         return

@@ -70,7 +70,7 @@ async def _send_again(app: App, owner: str, found: FoundTurn) -> bool:
 
     def admit(body: dict[str, object] | None) -> dict[str, object]:
         nonlocal may_run
-        usage = UsageRecord.model_validate(body) if body else meter.fresh(turn.usage_id)
+        usage = UsageRecord.of(body) if body else meter.fresh(turn.usage_id)
         if turn.id not in usage.background and turn.id not in usage.waiting:
             usage = meter.enter_background(usage, turn.id, slots=slots)
         elif turn.id in usage.waiting and len(usage.background) < slots:

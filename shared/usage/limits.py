@@ -6,6 +6,7 @@ is below the ceiling; so the ceiling is passed by the last turn's settlement at 
 """
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from shared.errors import AssistantError, QuotaExceeded, RateLimited
 from shared.settings import Limits
@@ -113,7 +114,13 @@ def totals(record: UsageRecord) -> Spent:
 
 
 def day_of(now: float) -> str:
-    return f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d}"
+    return _day(int(now // 86_400))
+
+
+@lru_cache(maxsize=8)
+def _day(number: int) -> str:
+    """Of a day since the epoch; written a few times in each turn."""
+    return f"{datetime.fromtimestamp(number * 86_400, UTC):%Y-%m-%d}"
 
 
 def held(record: UsageRecord, now: float) -> float:
@@ -134,18 +141,18 @@ def _ceilings(record: UsageRecord, limits: Limits, now: float) -> list[tuple[flo
 
 def _money(record: UsageRecord, limits: Limits, now: float) -> AssistantError | None:
     for name, ceiling, spent, until in (
-        ("day", limits.usd_per_day, spent_on(record, day_of(now)), _tomorrow(now)),
-        ("month", limits.usd_per_month, spent_in_month(record), _next_month(now)),
+        ("day", limits.usd_per_day, lambda: spent_on(record, day_of(now)), _tomorrow),
+        ("month", limits.usd_per_month, lambda: spent_in_month(record), _next_month),
     ):
         if ceiling is None:
             continue
-        if spent >= ceiling:
+        if spent() >= ceiling:
             return QuotaExceeded(
                 f"You exceeded your current quota: the ${ceiling:g} of this {name} are spent.",
-                retry_after=until - now,
+                retry_after=until(now) - now,
                 headers={"x-should-retry": "false"},
             )
-        if spent + held(record, now) >= ceiling:
+        if spent() + held(record, now) >= ceiling:
             return RateLimited(
                 f"Responses under way hold the rest of this {name}'s ${ceiling:g}; try again when one has ended.",
                 retry_after=_SOON,

@@ -1,18 +1,18 @@
 """Reserve before, settle after. Pure arithmetic on the month's record; the batch that writes it is the turn's own."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from shared.errors import RateLimited
 from shared.settings import Limits
 from shared.storage.base import Document
 from shared.storage.mutate import Change
-from shared.usage.limits import check, drained
+from shared.usage.limits import check, day_of, drained
 from shared.usage.records import Rate, Reservation, Sent, Spent, UsageRecord
 
 
 def month_id(now: float) -> str:
     """`usage_2026-11`: the record that holds this moment."""
-    return f"usage_{datetime.fromtimestamp(now, UTC):%Y-%m}"
+    return f"usage_{day_of(now)[:7]}"
 
 
 def fresh(id_: str) -> UsageRecord:
@@ -55,7 +55,7 @@ def settle(record: UsageRecord, turn: str, *, model: str, spent: Spent, now: flo
     used = spent.input_tokens + spent.output_tokens
     level = max(0.0, record.rate.tokens + used - (reserved.tokens if reserved else 0))
     rate = record.rate.model_copy(update={"tokens": level})
-    day = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d}"
+    day = day_of(now)
     models = dict(record.days.get(day, {}))
     models[model] = models.get(model, Spent()).plus(spent)
     return record.model_copy(update={"reserved": held, "rate": rate, "days": {**record.days, day: models}})
@@ -72,7 +72,7 @@ def charge(now: float, model: str, spent: Spent) -> Change:
     id_ = month_id(now)
 
     def apply(body: Document | None) -> Document:
-        record = UsageRecord.model_validate(body) if body else fresh(id_)
+        record = UsageRecord.of(body) if body else fresh(id_)
         return settle(record, "", model=model, spent=spent, now=now).document()
 
     return Change(id_, apply)

@@ -1,10 +1,12 @@
 """What is stored of usage: one record per owner and month."""
 
+from collections import OrderedDict
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.conversations.records import Record
+from shared.storage.base import Document
 
 
 class Spent(BaseModel):
@@ -79,3 +81,26 @@ class UsageRecord(Record):
     """Background turns behind them, first come first served; those of the priority tier ahead of the others."""
     waiting_first: int = 0
     """How many of those are of the priority tier."""
+
+    @classmethod
+    def of(cls, body: Document) -> "UsageRecord":
+        """The record in a stored document; a turn looks at the same one several times, so it is parsed once."""
+        known = _parsed.get(id(body))
+        return known[1] if known is not None and known[0] is body else _remember(body, cls.model_validate(body))
+
+    def document(self) -> Document:
+        body = super().document()
+        _remember(body, self)
+        return body
+
+
+_parsed: OrderedDict[int, tuple[Document, UsageRecord]] = OrderedDict()
+"""Records by the identity of their documents, the newest: what a turn wrote is what its end begins with."""
+_MOST_PARSED = 128
+
+
+def _remember(body: Document, record: UsageRecord) -> UsageRecord:
+    _parsed[id(body)] = body, record
+    if len(_parsed) > _MOST_PARSED:
+        _parsed.popitem(last=False)
+    return record

@@ -58,7 +58,7 @@ async def reserved(
         return cost_of(app.models, app.settings.usage, model, input_tokens=input_tokens, output_tokens=output_tokens)
 
     def hold(body: Document | None) -> Document:
-        record = UsageRecord.model_validate(body) if body else meter.fresh(id_)
+        record = UsageRecord.of(body) if body else meter.fresh(id_)
         cost = price(tokens, output_tokens)
         total = tokens + output_tokens
         return meter.reserve(
@@ -66,13 +66,13 @@ async def reserved(
         ).document()
 
     _, stored = await mutate(app.store, STATE, caller.owner, [], [Change(id_, hold)])
-    bill = Bill(headers(UsageRecord.model_validate(stored[0].body), plan, now))
+    bill = Bill(headers(UsageRecord.of(stored[0].body), plan, now))
     try:
         yield bill
     finally:
 
         def settle(body: Document | None) -> Document:
-            record = UsageRecord.model_validate(body) if body else meter.fresh(id_)
+            record = UsageRecord.of(body) if body else meter.fresh(id_)
             if not bill.is_used:
                 return meter.release(record, token).document()
             cost = price(bill.input_tokens, bill.output_tokens) if bill.cost is None else bill.cost
