@@ -18,7 +18,7 @@ from shared.models.responses import ResponsesReader, amend_responses_body, respo
 from shared.models.transport import UNREADABLE, Transport, sse_data
 
 if TYPE_CHECKING:
-    from aiohttp import ClientResponse
+    from shared.models.connections import Answer
 
 MOST_AMENDMENTS = 2
 ABOUT_THIS_CALL = ("invalid_encrypted_content",)
@@ -86,7 +86,7 @@ class OpenAIModel:
         await self._transport.close()
         await self._endpoint.close()
 
-    async def _open(self, request: ModelRequest) -> ClientResponse:
+    async def _open(self, request: ModelRequest) -> Answer:
         body = self.body(request)
         lessons = self._lessons.setdefault(request.model, [])
         for lesson in lessons:
@@ -102,7 +102,7 @@ class OpenAIModel:
                     lessons.append(InvalidRequest(refusal.message, param=refusal.param, code=refusal.code))
         return await self._post(body, request.deadline)
 
-    async def _post(self, body: Json, deadline: float | None) -> ClientResponse:
+    async def _post(self, body: Json, deadline: float | None) -> Answer:
         headers = await self._endpoint.authorize()
         setting = self._endpoint.setting
         return await self._transport.post_stream(self._url, body, headers, deadline=deadline, setting=setting)

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aiohttp import ClientResponse
+    from shared.models.connections import Answer
 
 MUCH = 16 * 1024
 """Bytes of one read that tell of more to come at once: a server that speaks faster than it is heard is not left
@@ -31,20 +31,14 @@ class Pace:
         """Seconds; 0: no rests."""
         self._share = _FIRST
 
-    async def rest(self, response: "ClientResponse", size: int) -> None:
+    async def rest(self, answer: "Answer", size: int) -> None:
         """After a read of so many bytes that said something: let the socket rest for a while."""
-        connection = response.connection
-        if not self._interval or size > MUCH or connection is None:
+        if not self._interval or size > MUCH or not answer.pause():
             return
-        transport = connection.transport
-        if transport is None or transport.is_closing():
-            return
-        transport.pause_reading()
         try:
             await asyncio.sleep(self._seconds())
         finally:
-            if not transport.is_closing():
-                transport.resume_reading()
+            answer.resume()
 
     def _seconds(self) -> float:
         """Up to the point of the grid that is nearest to when the rest should end."""

@@ -1,7 +1,4 @@
-"""HTTP to a model's server: pooled connections, server-sent events read as bytes, one table of errors.
-
-Token streams go over aiohttp directly: a token costs a JSON parse and little else.
-"""
+"""What a model's server says over HTTP: server-sent events read as bytes, and one table of errors."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import orjson
@@ -23,21 +20,14 @@ from shared.errors import (
     RateLimited,
     UpstreamError,
 )
-from shared.lazy import lazy
 from shared.models.base import Json
-
-if TYPE_CHECKING:
-    import aiohttp
-else:
-    aiohttp = lazy("aiohttp")
+from shared.models.connections import Answer, Failed, NoAddress, NotConnected, Patience, Pool, TimedOut
 
 CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 300.0
 """A reasoning model says nothing for minutes; a dead connection says nothing for ever."""
 TOTAL_SECONDS = 600.0
-KEEPALIVE_SECONDS = 30.0
-MOST_CONNECTIONS = 2_000
-DRAIN_SECONDS = 0.1
+LARGEST_BODY = 64 * 1024 * 1024
 LONGEST_EVENT = 64 * 1024 * 1024
 
 CUT = "The model's server ended its answer before it was finished; try again."
@@ -53,27 +43,26 @@ class Transport:
         self._connect = connect
         self._silence = silence
         self._total = total
-        self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
+        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, Pool] = WeakKeyDictionary()
 
     async def post_stream(
         self, url: str, body: Json, headers: Mapping[str, str], *, deadline: float | None = None, setting: str = ""
-    ) -> aiohttp.ClientResponse:
-        """The answer to a streamed POST once its status is known to be 200; the caller closes it.
+    ) -> Answer:
+        """The answer to a streamed POST once its status is known to be 200; the caller releases it.
 
         Raises:
             AssistantError: refused, failed or unreachable, as `status_error` and `connection_error` say.
         """
         total = self._total if deadline is None else min(deadline, self._total)
-        timeout = aiohttp.ClientTimeout(total=total, sock_connect=self._connect, sock_read=self._silence)
-        payload = orjson.dumps(body)
+        patience = Patience(connect=self._connect, silence=self._silence, total=total)
         sent = {**_STREAM_HEADERS, **headers}
         try:
-            response = await self._post(url, payload, sent, timeout)
-        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            answer = await self._pool().request("POST", url, sent, orjson.dumps(body), patience=patience)
+        except Failed as exc:
             raise connection_error(exc) from exc
-        if response.status == 200 and response.content_type != "application/json":
-            return response
-        raise await _refusal(response, setting)
+        if answer.status == 200 and answer.content_type != "application/json":
+            return answer
+        raise await _refusal(answer, setting)
 
     async def get_json(self, url: str, headers: Mapping[str, str], *, seconds: float = 15.0, setting: str = "") -> Json:
         """A small JSON object.
@@ -81,67 +70,52 @@ class Transport:
         Raises:
             AssistantError: refused, failed, unreachable or not a JSON object.
         """
-        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=self._connect)
-        try:
-            async with self._session().get(url, headers=headers, timeout=timeout, allow_redirects=False) as response:
-                payload = await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            raise connection_error(exc) from exc
-        if response.status != 200:
-            raise status_error(response.status, response.headers, payload, setting=setting)
-        return read_object(payload)
+        return await self._json("GET", url, b"", {**_HEADERS, **headers}, seconds=seconds, setting=setting)
 
     async def post_json(
         self, url: str, body: Json, headers: Mapping[str, str], *, seconds: float = 15.0, setting: str = ""
     ) -> Json:
         """A small JSON object for another. Raises as `get_json` does."""
-        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=self._connect)
-        sent = {"Content-Type": "application/json", **headers}
-        try:
-            response = await self._post(url, orjson.dumps(body), sent, timeout)
-            async with response:
-                payload = await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            raise connection_error(exc) from exc
-        if response.status != 200:
-            raise status_error(response.status, response.headers, payload, setting=setting)
-        return read_object(payload)
+        sent = {**_HEADERS, "Content-Type": "application/json", **headers}
+        return await self._json("POST", url, orjson.dumps(body), sent, seconds=seconds, setting=setting)
 
     async def close(self) -> None:
         """Close this loop's connections; a later call opens new ones."""
-        session = self._sessions.pop(asyncio.get_running_loop(), None)
-        if session is not None:
-            await session.close()
+        pool = self._pools.pop(asyncio.get_running_loop(), None)
+        if pool is not None:
+            await pool.close()
 
-    def _session(self) -> aiohttp.ClientSession:
+    def _pool(self) -> Pool:
         loop = asyncio.get_running_loop()
-        session = self._sessions.get(loop)
-        if session is None:
-            connector = aiohttp.TCPConnector(
-                limit=MOST_CONNECTIONS, ttl_dns_cache=60, keepalive_timeout=KEEPALIVE_SECONDS
-            )
-            session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-            self._sessions[loop] = session
-        return session
+        pool = self._pools.get(loop)
+        if pool is None:
+            pool = self._pools[loop] = Pool()
+        return pool
 
-    async def _post(
-        self, url: str, payload: bytes, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
-    ) -> aiohttp.ClientResponse:
-        session = self._session()
+    async def _json(
+        self, method: str, url: str, body: bytes, headers: Mapping[str, str], *, seconds: float, setting: str
+    ) -> Json:
+        patience = Patience(connect=self._connect, silence=seconds, total=seconds)
         try:
-            return await session.post(url, data=payload, headers=headers, timeout=limits, allow_redirects=False)
-        except aiohttp.ServerDisconnectedError:
-            # A pooled connection that the server had just let go of: no answer was begun, so ask once more.
-            return await session.post(url, data=payload, headers=headers, timeout=limits, allow_redirects=False)
+            answer = await self._pool().request(method, url, headers, body, patience=patience)
+            payload = await _whole(answer)
+        except Failed as exc:
+            raise connection_error(exc) from exc
+        if answer.status != 200:
+            raise status_error(answer.status, answer.headers, payload, setting=setting)
+        return read_object(payload)
+
+
+async def _whole(answer: Answer) -> bytes:
+    try:
+        return await answer.read(LARGEST_BODY)
+    finally:
+        answer.release()
 
 
 # Compressing a token stream only delays it.
-_STREAM_HEADERS = {
-    "Content-Type": "application/json",
-    "Accept": "text/event-stream",
-    "Accept-Encoding": "identity",
-    "User-Agent": "companion",
-}
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "companion"}
+_STREAM_HEADERS = {**_HEADERS, "Content-Type": "application/json", "Accept": "text/event-stream"}
 
 
 # server-sent events
@@ -228,7 +202,7 @@ def _field(line: bytes) -> bytes:
     return line[6:] if line.startswith(b"data: ") else line[5:]
 
 
-async def sse_data(response: aiohttp.ClientResponse) -> AsyncGenerator[list[bytes]]:
+async def sse_data(answer: Answer) -> AsyncGenerator[list[bytes]]:
     """The payloads of a streamed answer, a list for each read of the socket, up to `[DONE]` or its end.
 
     Closing the generator ends the call: an answer that was left in the middle takes its connection with it.
@@ -238,34 +212,23 @@ async def sse_data(response: aiohttp.ClientResponse) -> AsyncGenerator[list[byte
         ModelTimeout: silence for too long, or the deadline has passed.
     """
     parser = SseParser()
-    content = response.content
+    is_done = False
     try:
-        while data := await content.readany():
+        while data := await answer.read_any():
             payloads = parser.feed(data)
             if b"[DONE]" in payloads:
+                is_done = True
                 yield payloads[: payloads.index(b"[DONE]")]
-                await _drain(content)
                 return
             if payloads:
                 yield payloads
         rest = parser.flush()
         if rest and rest != [b"[DONE]"]:
             yield rest
-    except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+    except Failed as exc:
         raise stream_error(exc) from exc
     finally:
-        response.release()
-
-
-async def _drain(content: aiohttp.StreamReader) -> None:
-    """Read the last bytes of the body, so that its connection can be used again."""
-    if content.at_eof():
-        return
-    try:
-        async with asyncio.timeout(DRAIN_SECONDS):
-            await content.readany()
-    except (aiohttp.ClientError, TimeoutError, OSError):
-        return  # the answer is whole; only the connection is not
+        answer.release(is_done=is_done)
 
 
 def read_object(payload: bytes) -> Json:
@@ -286,33 +249,33 @@ def read_object(payload: bytes) -> Json:
 # errors
 
 
-def connection_error(exc: BaseException) -> AssistantError:
+def connection_error(exc: Failed) -> AssistantError:
     """What a failure before the first byte of an answer means."""
-    if isinstance(exc, aiohttp.ConnectionTimeoutError):
-        return ModelUnavailable("The model's server cannot be connected to; try again later.")
-    if isinstance(exc, TimeoutError):
-        return ModelTimeout("The model's server did not answer in time; try again.")
-    if isinstance(exc, aiohttp.InvalidURL):
-        return UpstreamError("The model's server has no usable address; the operator should check OPENAI_BASE_URL.")
-    return ModelUnavailable("The model's server cannot be reached; try again later.")
+    match exc:
+        case NoAddress():
+            return UpstreamError("The model's server has no usable address; the operator should check OPENAI_BASE_URL.")
+        case TimedOut():
+            return ModelTimeout("The model's server did not answer in time; try again.")
+        case NotConnected():
+            return ModelUnavailable("The model's server cannot be connected to; try again later.")
+        case _:
+            return ModelUnavailable("The model's server cannot be reached; try again later.")
 
 
-def stream_error(exc: BaseException) -> AssistantError:
+def stream_error(exc: Failed) -> AssistantError:
     """What a failure in the middle of an answer means."""
-    if isinstance(exc, TimeoutError):
+    if isinstance(exc, TimedOut):
         return ModelTimeout("The model's server stopped in the middle of its answer; try again.")
     return UpstreamError(CUT, code="upstream_cut")
 
 
-async def _refusal(response: aiohttp.ClientResponse, setting: str) -> AssistantError:
+async def _refusal(answer: Answer, setting: str) -> AssistantError:
     try:
-        payload = await response.read()
-    except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+        payload = await _whole(answer)
+    except Failed as exc:
         return stream_error(exc)
-    finally:
-        response.release()
-    if response.status != 200:
-        return status_error(response.status, response.headers, payload, setting=setting)
+    if answer.status != 200:
+        return status_error(answer.status, answer.headers, payload, setting=setting)
     return payload_error(read_object(payload)) or UpstreamError("The model's server answered without streaming.")
 
 

@@ -16,6 +16,7 @@ from shared.errors import (
     RateLimited,
     UpstreamError,
 )
+from shared.models.connections import Answer
 from shared.models.transport import SseParser, Transport, payload_error, retry_after, sse_data, status_error
 
 STREAM = (
@@ -221,16 +222,22 @@ class TestTransport:
     ) -> None:
         for _ in range(3):
             response = await transport.post_stream(str(server.make_url("/stream")), {}, {})
-            payloads = [payload async for read in sse_data(response) for payload in read]
-            assert payloads == [b"1", b"2"]
+            assert await self._payloads(response) == [b"1", b"2"]
 
         assert len(self.connections) == 1
 
-    async def test_a_dropped_connection_is_opened_once_more(self, server: TestServer, transport: Transport) -> None:
+    async def test_a_kept_connection_that_was_dropped_is_opened_once_more(
+        self, server: TestServer, transport: Transport
+    ) -> None:
+        await self._payloads(await transport.post_stream(str(server.make_url("/stream")), {}, {}))
+
         response = await transport.post_stream(str(server.make_url("/drop")), {}, {})
         response.release()
 
         assert self.calls == 2
+
+    async def _payloads(self, response: Answer) -> list[bytes]:
+        return [payload async for read in sse_data(response) for payload in read]
 
     async def test_an_error_with_status_200_is_an_error(self, server: TestServer, transport: Transport) -> None:
         with pytest.raises(RateLimited):
