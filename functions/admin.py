@@ -24,7 +24,7 @@ MOST_BYTES = 256 * 1024
 
 
 @blueprint.route("v1/admin/routes", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
-@edge
+@edge(scope="admin")
 @Operation(answer=Routes, errors=(403,))
 async def retrieve_routes(request: Request, call: Call) -> Response:
     """The routes in force, and what each deployment did on this host: calls, failures, first token, tokens, cost."""
@@ -34,7 +34,7 @@ async def retrieve_routes(request: Request, call: Call) -> Response:
 
 
 @blueprint.route("v1/admin/routes", methods=["PUT"], auth_level=func.AuthLevel.ANONYMOUS)
-@edge
+@edge(scope="admin")
 @Operation(body=dict[str, Any], answer=Routes, errors=(403, 413))
 async def replace_routes(request: Request, call: Call) -> Response:
     """Put routes in force: here at once, on every other host within a minute. JSON or YAML."""
@@ -49,7 +49,7 @@ async def replace_routes(request: Request, call: Call) -> Response:
 
 
 @blueprint.route("v1/admin/routes", methods=["DELETE"], auth_level=func.AuthLevel.ANONYMOUS)
-@edge
+@edge(scope="admin")
 @Operation(answer=Routes, errors=(403,))
 async def remove_routes(request: Request, call: Call) -> Response:
     """Back to the routes that the settings say."""

@@ -51,7 +51,7 @@ def build_app(settings: Settings, **overrides: Any) -> App:
         "host": lambda: f"{socket.gethostname()}-{ids.token()[:8]}",
     }
     blobs: BlobStore = overrides.setdefault("blobs", None) or _blobs(settings.storage)
-    store: Store = overrides.setdefault("store", None) or LargeFieldStore(_store(settings.storage, clock), blobs)
+    store: Store = overrides.setdefault("store", None) or LargeFieldStore(_store(settings.storage, clock), blobs, clock)
     overrides |= {"blobs": blobs, "store": store}
     parts["queue"] = lambda: _queue(settings.storage, store, clock, ids)
     built = {name: overrides.pop(name) if name in overrides else make() for name, make in parts.items()}

@@ -6,11 +6,15 @@ partition and deleted in the guest's, the header and what still runs in one batc
 meanwhile ends in one place or the other: its commit finds nothing in the guest's partition, reads there where it went
 (`moved`), and goes there (turns/ledger.py). Journals have the response's id as partition: they stay where they are.
 
-Each step can be run again. A timer does so until nothing is found any more, some minutes after the claim.
+Each step can be run again. A timer does so until nothing is found any more, some minutes after the claim. What is
+written in the account's partition is written together with the record that says so: once the account was erased,
+nothing of a guest's can come after.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 from shared.app import App
 from shared.conversations.records import FINAL
@@ -19,8 +23,9 @@ from shared.identity import guests
 from shared.identity.records import GuestRecord
 from shared.ids import derived_token
 from shared.principal import Principal
-from shared.privacy.pages import everything
+from shared.privacy.pages import everything, in_batches
 from shared.privacy.records import AdoptedRecord
+from shared.privacy.service import is_being_erased
 from shared.storage.base import (
     DIRECTORY,
     KNOWLEDGE,
@@ -31,6 +36,7 @@ from shared.storage.base import (
     Delete,
     Document,
     Missing,
+    Operation,
     Replace,
     Stale,
     Stored,
@@ -43,11 +49,15 @@ from shared.usage.records import Spent, UsageRecord
 
 log = logging.getLogger("companion.privacy")
 
+
+class _Over(Exception):
+    """The account was erased meanwhile: there is nowhere to move to."""
+
+
 AGAIN_SECONDS = 60.0
 SETTLED_SECONDS = 180.0
 """After so long nothing of the guest's can be under way that began before the claim."""
 _ROUNDS = 20
-_BATCH = 90
 _STAYS = frozenset({"adopted", "tombstone", "data_job", "spent"})
 """Kinds that say nothing outside of their partition."""
 
@@ -60,7 +70,7 @@ async def adopt(app: App, caller: Principal, guest_token: str) -> int:
 
     Raises:
         Unauthenticated: the token is not a guest's.
-        Conflict: another account has adopted the guest.
+        Conflict: another account has adopted the guest, or the guest has asked to be erased.
     """
     settings = app.settings.caller
     if caller.is_guest:
@@ -69,6 +79,11 @@ async def adopt(app: App, caller: Principal, guest_token: str) -> int:
         raise InvalidRequest("This is not a guest token.", param="guest_token", code="invalid_value")
     now = app.clock.now()
     guest = guests.read(settings.guest_secret, guest_token, now=now)
+    if await is_being_erased(app.store, guest.owner, caller.owner):
+        raise Conflict("Data of yours is being erased; sign in again when that is done.", code="being_erased")
+    kept = AdoptedRecord(id=_kept(guest.owner), guest=guest.owner, adopted_at=now)
+    with suppress(AlreadyExists):
+        await app.store.batch(STATE, caller.owner, [Create(kept.document())])
     record = GuestRecord(
         id=guest.owner,
         owner=guest.owner,
@@ -82,6 +97,8 @@ async def adopt(app: App, caller: Principal, guest_token: str) -> int:
     except AlreadyExists:
         found = await guests.find_adoption(app.store, guest.owner)
         if found is None or found.account != caller.owner:
+            with suppress(Missing):
+                await app.store.batch(STATE, caller.owner, [Delete(kept.id)])
             raise Conflict("This guest belongs to another account already.", code="guest_adopted") from None
     return await move(app, guest.owner, caller.owner)
 
@@ -98,46 +115,92 @@ async def finish_adoptions(app: App) -> None:
             await app.store.batch(DIRECTORY, record.id, [Replace(body, due.stored.etag)])
             if is_over:
                 await app.store.erase(STATE, record.owner)
+        except Missing:
+            continue  # the account was erased, and this with it
         except (AssistantError, BatchFailed):
             log.warning("adoption.failed", exc_info=True)
 
 
 async def move(app: App, guest: str, account: str) -> int:
     """Everything that is in the guest's partitions now. Safe to repeat, and to break off."""
-    now = app.clock.now()
-    mark = AdoptedRecord(id=MOVED, guest=guest, account=account, adopted_at=now)
-    await app.store.batch(STATE, guest, [Upsert(mark.document())])
-    kept = AdoptedRecord(id=f"adopted_{guest}", guest=guest, adopted_at=now)
-    await app.store.batch(STATE, account, [Upsert(kept.document())])
-    await _move_blobs(app, guest, account)
-    moved = 0
-    for _ in range(_ROUNDS):  # what changes while it is moved is moved again
-        count = await _move_state(app, guest, account)
-        if not count:
-            break
-        moved += count
-    async for page in everything(app.store, KNOWLEDGE, guest):
-        await app.store.batch(KNOWLEDGE, account, [Upsert(stored.body) for stored in page])
-        await app.store.batch(KNOWLEDGE, guest, [Delete(stored.body["id"]) for stored in page])
-        moved += len(page)
-    await app.blobs.erase(guest)
-    return moved
+    run = _Move(app, guest, account)
+    mark = AdoptedRecord(id=MOVED, guest=guest, account=account, adopted_at=app.clock.now())
+    try:
+        await run.check()
+        await app.store.batch(STATE, guest, [Upsert(mark.document())])
+        return await run.everything()
+    except _Over:
+        await app.store.erase(STATE, guest)
+        return 0
 
 
-async def _move_state(app: App, guest: str, account: str) -> int:
-    """One round; returns how many records moved."""
-    found = [stored async for page in everything(app.store, STATE, guest) for stored in page]
+def _kept(guest: str) -> str:
+    """The account's record of an adoption: without it nothing is written there."""
+    return f"adopted_{guest}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """One run of it."""
+
+    app: App
+    guest: str
+    account: str
+
+    async def everything(self) -> int:
+        await _move_blobs(self)
+        moved = 0
+        for _ in range(_ROUNDS):  # what changes while it is moved is moved again
+            found, count = await _move_state(self)
+            moved += count
+            if not found:
+                break
+        else:
+            return moved  # it changes all the time: later then, with its blobs
+        async for page in everything(self.app.store, KNOWLEDGE, self.guest):
+            for some in _in_batches(page):
+                await self.check()
+                await self.app.store.batch(KNOWLEDGE, self.account, [Upsert(stored.body) for stored in some])
+                await self.app.store.batch(KNOWLEDGE, self.guest, [Delete(stored.body["id"]) for stored in some])
+            moved += len(page)
+        await self.app.blobs.erase(self.guest)
+        await self.check()
+        return moved
+
+    async def check(self) -> Stored:
+        """Raises `_Over`."""
+        kept = await self.app.store.read(STATE, self.account, _kept(self.guest))
+        if kept is None:
+            raise _Over
+        return kept
+
+    async def write(self, operations: Sequence[Operation]) -> None:
+        """Into the account's partition, as long as the adoption stands."""
+        while True:
+            kept = await self.check()
+            try:
+                await self.app.store.batch(STATE, self.account, [*operations, Replace(kept.body, kept.etag)])
+            except (Stale, Missing) as failure:
+                if failure.id != kept.body["id"]:
+                    raise
+            else:
+                return
+
+
+async def _move_state(move: _Move) -> tuple[int, int]:
+    """One round; returns how many records there were to move, and how many moved."""
+    found = [stored async for page in everything(move.app.store, STATE, move.guest) for stored in page]
     threads: dict[str, list[Stored]] = {}
     others: list[Stored] = []
-    moved = 0
+    moved, stays = 0, 0
     for stored in found:
         kind, body = stored.body.get("kind"), stored.body
         if kind in _STAYS:
-            continue
-        if kind == "usage":
-            moved += await _hand_over_usage(app, guest, stored)
+            stays += 1
+        elif kind == "usage":
+            moved += await _hand_over_usage(move, stored)
         elif kind == "usage.moved":
-            moved += await _add_usage(app, guest, account, stored)
+            moved += await _add_usage(move, stored)
         elif kind == "turn":
             threads.setdefault(body["group"], []).append(stored)
         elif kind in ("conversation", "conversation.deleted"):
@@ -145,68 +208,82 @@ async def _move_state(app: App, guest: str, account: str) -> int:
         else:
             others.append(stored)
     for thread in threads.values():
-        moved += await _move_thread(app, guest, account, thread)
+        moved += await _move_thread(move, thread)
     for stored in others:
-        moved += await _move_batch(app, guest, account, [stored], replace=stored.body.get("kind") != "profile")
-    return moved
+        if stored.body.get("kind") == "share":
+            await _lead_to_account(move, stored.body["id"])
+        moved += await _move_batch(move, [stored], replace=stored.body.get("kind") != "profile")
+    return len(found) - stays, moved
 
 
-async def _move_thread(app: App, guest: str, account: str, thread: Sequence[Stored]) -> int:
+async def _lead_to_account(move: _Move, share: str) -> None:
+    """A link goes on showing what it showed: its snapshot is among the account's blobs now."""
+    await _move_blob(move, share)
+    stored = await move.app.store.read(DIRECTORY, share, share)
+    if stored is not None:
+        with suppress(Stale, Missing):  # revoked at this very moment, or another run has done it
+            await move.app.store.batch(DIRECTORY, share, [Replace({**stored.body, "owner": move.account}, stored.etag)])
+
+
+async def _move_thread(move: _Move, thread: Sequence[Stored]) -> int:
     """What is final first, in batches; then the header together with what still runs."""
     done = [stored for stored in thread if stored.body.get("status") in FINAL]
     last = [stored for stored in thread if stored.body.get("status") not in FINAL]
     moved = 0
     # Deleted only once the header is there too: an account that sees a thread sees all of it.
-    for start in range(0, len(done), _BATCH):
-        await _copy(app, account, done[start : start + _BATCH])
+    for some in _in_batches(done):
+        await _copy(move, some)
     if last:
-        moved += await _move_batch(app, guest, account, last)
+        moved += await _move_batch(move, last)
         if not moved:
             return 0  # it changed meanwhile: the next round has the newer one
-    for start in range(0, len(done), _BATCH):
-        moved += await _take_away(app, guest, done[start : start + _BATCH])
+    for some in _in_batches(done):
+        moved += await _take_away(move, some)
     return moved
 
 
-async def _move_batch(app: App, guest: str, account: str, batch: Sequence[Stored], *, replace: bool = True) -> int:
-    await _copy(app, account, batch, replace=replace)
-    return await _take_away(app, guest, batch)
+def _in_batches(found: Sequence[Stored]) -> Iterator[Sequence[Stored]]:
+    return in_batches(found, lambda stored: stored.body)
 
 
-async def _copy(app: App, account: str, batch: Sequence[Stored], *, replace: bool = True) -> None:
+async def _move_batch(move: _Move, batch: Sequence[Stored], *, replace: bool = True) -> int:
+    await _copy(move, batch, replace=replace)
+    return await _take_away(move, batch)
+
+
+async def _copy(move: _Move, batch: Sequence[Stored], *, replace: bool = True) -> None:
     """Write in the account's partition. What is there already came from an earlier round that was broken off."""
     if replace:
-        await app.store.batch(STATE, account, [Upsert(stored.body) for stored in batch])
+        await move.write([Upsert(stored.body) for stored in batch])
         return
     for stored in batch:
-        try:
-            await app.store.batch(STATE, account, [Create(stored.body)])
-        except AlreadyExists:
-            continue  # the account has its own
+        with suppress(AlreadyExists):  # the account has its own
+            await move.write([Create(stored.body)])
 
 
-async def _take_away(app: App, guest: str, batch: Sequence[Stored]) -> int:
+async def _take_away(move: _Move, batch: Sequence[Stored]) -> int:
     """Delete in the guest's partition what has not changed since it was read; 0 when something has."""
     try:
-        await app.store.batch(STATE, guest, [Delete(stored.body["id"], stored.etag) for stored in batch])
+        await move.app.store.batch(STATE, move.guest, [Delete(stored.body["id"], stored.etag) for stored in batch])
     except (Stale, Missing):
         return 0
     return len(batch)
 
 
-async def _hand_over_usage(app: App, guest: str, stored: Stored) -> int:
+async def _hand_over_usage(move: _Move, stored: Stored) -> int:
     """Rename the month's record, so that it is added to the account's once; what is used later makes another."""
-    token = derived_token(guest, stored.body["id"], stored.etag, str(app.clock.now()))
+    token = derived_token(move.guest, stored.body["id"], stored.etag, str(move.app.clock.now()))
     handed = {**stored.body, "id": f"moved_{token}", "kind": "usage.moved", "month": stored.body["id"]}
     handed.pop("due", None)
     try:
-        await app.store.batch(STATE, guest, [Delete(stored.body["id"], stored.etag), Create(handed)])
+        deleted = Delete(stored.body["id"], stored.etag)
+        await move.app.store.batch(STATE, move.guest, [deleted, Create(handed)])
     except (Stale, Missing, AlreadyExists):
         return 0
     return 1
 
 
-async def _add_usage(app: App, guest: str, account: str, stored: Stored) -> int:
+async def _add_usage(move: _Move, stored: Stored) -> int:
     id_ = stored.body["id"]
     theirs = UsageRecord.model_validate({**stored.body, "id": stored.body["month"], "kind": "usage"})
 
@@ -228,13 +305,29 @@ async def _add_usage(app: App, guest: str, account: str, stored: Stored) -> int:
         }
         return ours.model_copy(update=changes).document()
 
-    await mutate(app.store, STATE, account, [], [Change(theirs.id, add)])
-    return await _take_away(app, guest, [stored])
+    def stands(body: Document | None) -> Document:
+        if body is None:
+            raise _Over
+        return body
+
+    await mutate(move.app.store, STATE, move.account, [], [Change(theirs.id, add), Change(_kept(move.guest), stands)])
+    return await _take_away(move, [stored])
 
 
-async def _move_blobs(app: App, guest: str, account: str) -> None:
+async def _move_blobs(move: _Move) -> None:
     """Copied before the records that name them; the guest's go at the end."""
-    async for name in app.blobs.list(guest):
-        blob = await app.blobs.get(guest, name)
-        if blob is not None:
-            await app.blobs.put(account, name, blob[0], content_type=blob[1])
+    async for name in move.app.blobs.list(move.guest):
+        await _move_blob(move, name)
+
+
+async def _move_blob(move: _Move, name: str) -> None:
+    blobs = move.app.blobs
+    blob = await blobs.get(move.guest, name)
+    if blob is None:
+        return
+    await blobs.put(move.account, name, blob[0], content_type=blob[1])
+    try:
+        await move.check()
+    except _Over:
+        await blobs.delete(move.account, name)
+        raise

@@ -55,7 +55,7 @@ async def principal_of_guest(store: Store, clock: Clock, secret: Secret, token: 
     guest = read(secret, token, now=clock.now())
     if await find_adoption(store, guest.owner) is not None:
         raise Unauthenticated("This guest has signed in; use the account.", code="guest_adopted")
-    return Principal(owner=guest.owner, scopes=frozenset({"chat", "read"}), plan="guest", is_guest=True)
+    return Principal(owner=guest.owner, plan="guest", is_guest=True)
 
 
 async def find_adoption(store: Store, guest: str) -> GuestRecord | None:

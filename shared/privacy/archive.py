@@ -64,8 +64,8 @@ def write_archive(records: Iterable[Json], blobs: Iterable[Blob], *, now: float)
         manifest = {"format": FORMAT, "version": VERSION, "created_at": int(now), "counts": counts}
         _add(archive, "manifest.json", orjson.dumps(manifest, option=_OPTIONS))
         for name, found in sorted(kinds.items()):
-            lines = [orjson.dumps(record, option=_OPTIONS) for record in sorted(found, key=_order)]
-            _add(archive, f"records/{name}.jsonl", b"\n".join(lines) + b"\n")
+            lines = sorted(((_order(record), orjson.dumps(record, option=_OPTIONS)) for record in found), key=_by_text)
+            _add(archive, f"records/{name}.jsonl", b"".join(line + b"\n" for _, line in lines))
         index: list[Json] = []
         for number, (name, content_type, data) in enumerate(sorted(blobs)):
             index.append({"name": name, "content_type": content_type})
@@ -79,8 +79,13 @@ def _is_exported(record: Json) -> bool:
     return "ttl" not in record and (record["kind"] != "turn" or record["status"] in FINAL)
 
 
-def _order(record: Json) -> tuple[float, int, str]:
-    return float(record.get("created_at", 0)), int(record.get("depth", 0)), str(record["id"])
+def _order(record: Json) -> tuple[float, int]:
+    return float(record.get("created_at", 0)), int(record.get("depth", 0))
+
+
+def _by_text(line: tuple[tuple[float, int], bytes]) -> tuple[tuple[float, int], str]:
+    """Where times are the same, by what it says: ids are others after an import, and must not change the order."""
+    return line[0], _TOKEN.sub("", line[1].decode())
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

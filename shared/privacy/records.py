@@ -62,3 +62,16 @@ class ErasureRecord(Record):
     receipt: str
     due: float
     tries: int = 0
+    counts: dict[str, int] = Field(default_factory=dict[str, int])
+    """What is gone for certain; the receipt says this and `found`."""
+    found: dict[str, int] = Field(default_factory=dict[str, int])
+    """What was found last and is being deleted: written before, so that a worker that dies leaves nothing uncounted."""
+
+
+class BlobsRecord(Record):
+    """Blobs of a document that disappears by itself (storage/large.py); outlives it, to take them along."""
+
+    kind: Literal["blobs"] = "blobs"
+    due: float
+    of: str
+    names: list[str]

@@ -10,7 +10,7 @@ from shared.conversations.records import ConversationRecord, Record, Tombstone, 
 from shared.identity.records import ApiKeyRecord, GuestRecord, KeyEntry
 from shared.models.operator import RoutesRecord
 from shared.models.shadow import ShadowRecord
-from shared.privacy.records import AdoptedRecord, DataJobRecord, ErasureRecord, ProfileRecord
+from shared.privacy.records import AdoptedRecord, BlobsRecord, DataJobRecord, ErasureRecord, ProfileRecord
 from shared.projects.records import FeedbackRecord, ProjectRecord
 from shared.sharing.records import ShareEntry, ShareRecord
 from shared.usage.records import UsageRecord
@@ -109,6 +109,7 @@ KINDS: dict[str, Kind] = {
         Kind(name="shadow", record=ShadowRecord, erased="with the partition"),
         Kind(name="tombstone", record=Tombstone, erased="with the partition"),
         Kind(name="data_job", record=DataJobRecord, erased="with the partition"),
+        Kind(name="blobs", record=BlobsRecord, erased="with the partition"),
         Kind(name="key_entry", record=KeyEntry, where="directory", erased="by its owner's record"),
         Kind(name="share_entry", record=ShareEntry, where="directory", erased="by its owner's record"),
         Kind(name="guest", record=GuestRecord, where="directory", erased="by its owner's record"),
@@ -121,4 +122,5 @@ KINDS: dict[str, Kind] = {
 blobs, and what a deleted turn leaves for a month so that its id stays taken (`spent`, in the owner's partition)."""
 
 OWNERS_DIRECTORY: dict[str, str] = {"api_key": "id", "share": "id", "adopted": "guest"}
-"""Records of the owner that lead to a directory record, and the field that names it."""
+"""Records of the owner that lead to a directory record, and the field that names it (of a guest, if the claim is the
+owner's)."""

@@ -6,6 +6,8 @@ has died. Every step is safe to run twice.
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import orjson
@@ -15,13 +17,15 @@ from shared.conversations.deletion import purge, remove, remove_turns
 from shared.conversations.records import FINAL, ConversationRecord, Record, TurnRecord
 from shared.conversations.repository import conversations
 from shared.errors import AssistantError, Conflict, NotFound, StorageUnavailable
+from shared.identity.guests import find_adoption
 from shared.ids import derived_token
 from shared.jobs.base import JOBS
 from shared.privacy.archive import Blob, open_archive, read_blobs, read_entry, read_records, write_archive
 from shared.privacy.foreign import foreign_records
-from shared.privacy.pages import everything
-from shared.privacy.records import PROFILE, DataJobRecord, ErasureRecord, JobType, ProfileRecord
+from shared.privacy.pages import everything, in_batches
+from shared.privacy.records import PROFILE, DataJobRecord, ErasureRecord, JobStatus, JobType, ProfileRecord
 from shared.privacy.registry import OWNERS_DIRECTORY
+from shared.privacy.sweep import sweep_blobs
 from shared.storage.base import (
     DIRECTORY,
     EVENTS,
@@ -32,13 +36,18 @@ from shared.storage.base import (
     Create,
     Document,
     Missing,
+    Operation,
     Replace,
     Stale,
+    Store,
     Stored,
     Upsert,
 )
+from shared.storage.large import sweep
 from shared.storage.mutate import Change, mutate
-from shared.turns.cancel import cancel_turn
+from shared.turns.cancel import end_turn
+from shared.turns.journal import scrub
+from shared.turns.ledger import MOVED
 from shared.wire.responses import CreateResponse, effective_params
 
 type Json = dict[str, Any]
@@ -52,6 +61,7 @@ KEPT_SECONDS = 7 * 86_400
 RECEIPT_SECONDS = 90 * 86_400
 QUEUES = ("turns", "turns-low", "jobs")
 _FOREVER = 1e12
+_AT_ONCE = 64
 _OWN_BLOBS = ("datajob_",)
 """Names of blobs that jobs make for themselves; no part of an export."""
 
@@ -120,7 +130,8 @@ async def _start(app: App, owner: str, type_: JobType, *, data: bytes | None = N
     job = DataJobRecord(id=f"datajob_{token}", type=type_, created_at=now, due=now, ttl=KEPT_SECONDS)
     if data is not None:
         await app.blobs.put(owner, f"{job.id}.in", data, content_type="application/octet-stream")
-    await app.store.batch(STATE, owner, [Create(job.document())])
+    files = sweep(job.id, [f"{job.id}.in", f"{job.id}.zip"], now + KEPT_SECONDS)
+    await app.store.batch(STATE, owner, [Create(job.document()), Create(files)])
     await _send(app, {"owner": owner, "job": job.id})
     return job
 
@@ -161,6 +172,8 @@ async def run_due(app: App) -> int:
         count += await _quietly(_run_job(app, due.partition, due.stored))
     for due in await app.store.due(STATE, "conversation.deleted", before=now):
         count += await _quietly(purge(app.store, app.clock, due.partition, due.stored.body["id"]))
+    for due in await app.store.due(STATE, "blobs", before=now):
+        count += await _quietly(sweep_blobs(app.store, app.blobs, app.clock, due))
     for due in await app.store.due(STATE, "profile", before=now):
         count += await _quietly(apply_retention(app, due.partition))
     return count
@@ -175,39 +188,79 @@ async def _quietly(work: Any) -> int:
 
 
 async def _run_job(app: App, owner: str, stored: Stored) -> None:
-    job = DataJobRecord.model_validate(stored.body)
-    if job.status in ("completed", "failed"):
+    record = DataJobRecord.model_validate(stored.body)
+    if record.status in ("completed", "failed"):
         return
-    job = job.model_copy(
-        update={"status": "in_progress", "tries": job.tries + 1, "due": app.clock.now() + CLAIM_SECONDS}
-    )
+    job = _Job(app, owner, record, stored.etag)
+    due = app.clock.now() + CLAIM_SECONDS
     try:
-        await app.store.batch(STATE, owner, [Replace(job.document(), stored.etag)])
-    except (Stale, Missing):
-        return  # another worker has it
-    error: str | None = None
-    counts: dict[str, int] = {}
+        await job.write([], status="in_progress", tries=record.tries + 1, due=due)
+        counts, error = await _outcome(job)
+        status = "failed" if error else "completed"
+        changes: Json = {"status": status, "completed_at": app.clock.now(), "error": error, "due": None}
+        await job.write([], counts=counts, **changes)
+        await app.blobs.delete(owner, f"{record.id}.in")
+    except _Gone:
+        return  # another worker has it, or its owner was erased
+
+
+async def _outcome(job: "_Job") -> tuple[dict[str, int], str | None]:
+    """What it did, or why it cannot be done."""
     try:
-        counts = await (_export(app, owner, job) if job.type == "export" else _import(app, owner, job))
+        return await (_export(job) if job.record.type == "export" else _import(job)), None
     except StorageUnavailable:
-        if job.tries < MAX_TRIES:
+        if job.record.tries < MAX_TRIES:
             raise  # delivered again
-        error = "The store could not be reached."
+        return {}, "The store could not be reached."
     except AssistantError as failure:
-        error = failure.message
-    status = "failed" if error else "completed"
-    done = {"status": status, "completed_at": app.clock.now(), "error": error, "due": None}
-
-    def finish(body: Document | None) -> Document:
-        if body is None:
-            raise NotFound("The job is gone.")
-        found = DataJobRecord.model_validate(body)
-        return found.model_copy(update=done | {"counts": counts or found.counts}).document()
-
-    await mutate(app.store, STATE, owner, [], [Change(job.id, finish)])
+        return {}, failure.message
+    except _Gone:
+        raise
+    except Exception:
+        if job.record.tries < MAX_TRIES:
+            raise  # delivered again
+        log.exception("job.failed", extra={"job": job.record.id})
+        return {}, "The server had an error."
 
 
-async def _export(app: App, owner: str, job: DataJobRecord) -> dict[str, int]:
+class _Gone(Exception):
+    """The job is no longer ours: nothing may be written for it any more."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """A job that this worker has claimed."""
+
+    app: App
+    owner: str
+    record: DataJobRecord
+    etag: str
+
+    async def write(self, operations: Sequence[Operation], **changes: Any) -> None:
+        """Into the owner's partition, as long as the job is ours.
+
+        Raises:
+            _Gone: it is not.
+            AlreadyExists: of one of the operations.
+        """
+        record = self.record.model_copy(update=changes)
+        try:
+            etags = await self.app.store.batch(STATE, self.owner, [*operations, Replace(record.document(), self.etag)])
+        except (Stale, Missing) as failure:
+            raise _Gone from failure
+        self.record, self.etag = record, etags[-1]
+
+    async def put(self, name: str, data: bytes, content_type: str) -> None:
+        """A blob, gone again if the owner was erased meanwhile. Raises `_Gone`."""
+        await self.app.blobs.put(self.owner, name, data, content_type=content_type)
+        stored = await self.app.store.read(STATE, self.owner, self.record.id)
+        if stored is None:
+            await self.app.blobs.delete(self.owner, name)
+            raise _Gone
+
+
+async def _export(job: _Job) -> dict[str, int]:
+    app, owner = job.app, job.owner
     records: list[Json] = []
     for container in (STATE, KNOWLEDGE):
         async for page in everything(app.store, container, owner):
@@ -219,32 +272,31 @@ async def _export(app: App, owner: str, job: DataJobRecord) -> dict[str, int]:
         blob = await app.blobs.get(owner, name)
         if blob is not None:
             blobs.append((name, blob[1], blob[0]))
-    data = await asyncio.to_thread(write_archive, records, blobs, now=job.created_at)
-    await app.blobs.put(owner, f"{job.id}.zip", data, content_type="application/zip")
+    data = await asyncio.to_thread(write_archive, records, blobs, now=job.record.created_at)
+    await job.put(f"{job.record.id}.zip", data, "application/zip")
     manifest = orjson.loads(read_entry(open_archive(data), "manifest.json"))
     counts: dict[str, int] = manifest["counts"]
     return {**{f"state/{kind}": count for kind, count in counts.items()}, "blobs": len(blobs)}
 
 
-async def _import(app: App, owner: str, job: DataJobRecord) -> dict[str, int]:
-    blob = await app.blobs.get(owner, f"{job.id}.in")
+async def _import(job: _Job) -> dict[str, int]:
+    app, owner, id_ = job.app, job.owner, job.record.id
+    blob = await app.blobs.get(owner, f"{id_}.in")
     if blob is None:
         raise NotFound("The file to import is gone.")
     records, blobs = await asyncio.to_thread(_read_upload, blob[0], owner, app.clock.now())
-    counts: dict[str, int] = {}
-    for place, record in enumerate(records):
-        body = record.document()
-        kind = str(body["kind"])
-        counts[f"state/{kind}"] = counts.get(f"state/{kind}", 0) + 1
-        if place < job.step:
-            continue
-        await _put_new(app, owner, body)
-        if place % 200 == 199:
-            job = await _checkpoint(app, owner, job, step=place + 1)
+    bodies = [record.document() for record in records]
     for name, content_type, data in blobs:
-        await app.blobs.put(owner, name, data, content_type=content_type)
-        counts["blobs"] = counts.get("blobs", 0) + 1
-    await app.blobs.delete(owner, f"{job.id}.in")
+        await job.put(name, data, content_type)
+    step = 0
+    for some in in_batches(bodies, lambda body: body):
+        step += len(some)
+        if step > job.record.step:
+            await _put_new(job, some, step=step)
+    counts: dict[str, int] = {"blobs": len(blobs)} if blobs else {}
+    for body in bodies:
+        kind = f"state/{body['kind']}"
+        counts[kind] = counts.get(kind, 0) + 1
     return counts
 
 
@@ -282,118 +334,194 @@ def _renderable(record: Record) -> Record:
     return record
 
 
-async def _put_new(app: App, owner: str, body: Json) -> None:
-    """Write it unless it is there: what the owner did since an earlier try or import stays."""
-    try:
-        await app.store.batch(STATE, owner, [Create(body)])
-    except AlreadyExists:
-        return
-
-
-async def _checkpoint(app: App, owner: str, job: DataJobRecord, *, step: int) -> DataJobRecord:
-    due = app.clock.now() + CLAIM_SECONDS
-
-    def apply(body: Document | None) -> Document:
-        if body is None:
-            raise NotFound("The job is gone.")
-        return DataJobRecord.model_validate(body).model_copy(update={"step": step, "due": due}).document()
-
-    await mutate(app.store, STATE, owner, [], [Change(job.id, apply)])
-    return job.model_copy(update={"step": step, "due": due})
+async def _put_new(job: _Job, bodies: Sequence[Json], *, step: int) -> None:
+    """Write what is not there: what the owner did since an earlier try or import stays."""
+    operations = [Create(body) for body in bodies]
+    due = job.app.clock.now() + CLAIM_SECONDS
+    while True:
+        try:
+            await job.write(operations, step=step, due=due)
+        except AlreadyExists as failure:
+            del operations[failure.index]
+        else:
+            return
 
 
 # erasing
 
 
+async def is_being_erased(store: Store, *owners: str) -> bool:
+    pending = await store.due(DIRECTORY, "erasure", before=_FOREVER, limit=1000)
+    return any(due.stored.body["owner"] in owners for due in pending)
+
+
 async def _run_erasure(app: App, stored: Stored) -> None:
     work = ErasureRecord.model_validate(stored.body)
-    claimed = work.model_copy(update={"due": app.clock.now() + CLAIM_SECONDS, "tries": work.tries + 1})
+    changes: Json = {"due": app.clock.now() + CLAIM_SECONDS, "tries": work.tries + 1}
+    claim = _Erasure(app, work, stored.etag)
     try:
-        await app.store.batch(DIRECTORY, work.id, [Replace(claimed.document(), stored.etag)])
+        await claim.save(**changes)
+        for _ in range(MAX_TRIES):  # what began before the keys were gone may write once more
+            if not await erase_once(app, work.owner, claim.note):
+                break
+            await claim.save(counts=_sum(claim.work.counts, claim.work.found), found={})
     except (Stale, Missing):
-        return
-    await _receipt(app, work.receipt, {}, status="in_progress")
-    for _ in range(MAX_TRIES):  # what began before the keys were gone may write once more
-        counts = await erase_once(app, work.owner)
-        await _receipt(app, work.receipt, counts, status="in_progress")
-        if not counts:
-            break
-    await _receipt(app, work.receipt, {}, status="completed")
+        return  # another worker has it
+    await _receipt(app, claim.work, status="completed")
     await app.store.erase(DIRECTORY, work.id)
     log.info("erasure.completed", extra={"receipt": work.receipt})
 
 
-async def erase_once(app: App, owner: str) -> dict[str, int]:
+@dataclass(slots=True)
+class _Erasure:
+    """An erasure that is ours: its record, and how it changes."""
+
+    app: App
+    work: ErasureRecord
+    etag: str
+
+    async def save(self, **changes: Any) -> None:
+        """Raises `Stale`, `Missing`: it is somebody else's."""
+        work = self.work.model_copy(update=changes)
+        (self.etag,) = await self.app.store.batch(DIRECTORY, work.id, [Replace(work.document(), self.etag)])
+        self.work = work
+        await _receipt(self.app, work, status="in_progress")
+
+    async def note(self, found: dict[str, int]) -> None:
+        """About to be deleted. What an earlier try found is among it, but for what that one deleted already."""
+        most = {name: max(number, self.work.found.get(name, 0)) for name, number in found.items()}
+        due = self.app.clock.now() + CLAIM_SECONDS
+        await self.save(found=self.work.found | most, due=due)
+
+
+async def erase_once(app: App, owner: str, note: Callable[[dict[str, int]], Awaitable[None]]) -> bool:
     """Everything of the owner's that is there now, in an order that can be broken off anywhere.
 
-    What leads to something else goes last: the records of keys and links after the directory, turns after journals.
+    What leads to something else goes after it: the records of keys, links and guests, turns after journals.
+
+    Args:
+        note: told what was found, per store and kind, before anything of it is deleted.
 
     Returns:
-        How many went, per store and kind; empty when there was nothing.
+        False when there was nothing.
     """
-    counts: dict[str, int] = {}
-
-    def count(name: str, number: int = 1) -> None:
-        if number:
-            counts[name] = counts.get(name, 0) + number
-
-    running: list[str] = []
-    turns: list[str] = []
-    async for page in everything(app.store, STATE, owner):
-        for document in page:
-            body = document.body
-            kind = str(body.get("kind"))
-            count(f"state/{kind}")
-            if kind in OWNERS_DIRECTORY:
-                id_ = body[OWNERS_DIRECTORY[kind]]
-                count(f"directory/{kind}", await app.store.erase(DIRECTORY, id_))
-            if kind == "turn":
-                turns.append(body["id"])
-                running += [body["id"]] if body["status"] not in FINAL else []
-    for id_ in running:
+    found = await _find_everything(app, owner)
+    if not found.counts:
+        return False
+    await note(found.counts)
+    for id_ in found.running:
         await _stop(app, owner, id_)
-    for start in range(0, len(turns), 64):
-        erased = await asyncio.gather(*(app.store.erase(EVENTS, id_) for id_ in turns[start : start + 64]))
-        count("events", sum(erased))
-    count("knowledge", await app.store.erase(KNOWLEDGE, owner))
-    count("queue", await _erase_messages(app, owner))
-    count("blobs", await app.blobs.erase(owner))
+    for guest in found.guests:
+        await _erase_partitions(app, guest, await _find_everything(app, guest))
+    await _erase_partitions(app, owner, found)
+    return True
+
+
+@dataclass(slots=True)
+class _Found:
+    """What an owner has, or some of what it leads to."""
+
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+    running: list[str] = field(default_factory=list[str])
+    turns: list[str] = field(default_factory=list[str])
+    directory: list[str] = field(default_factory=list[str])
+    guests: list[str] = field(default_factory=list[str])
+    messages: list[str] = field(default_factory=list[str])
+
+    def count(self, name: str, number: int = 1) -> None:
+        if number:
+            self.counts[name] = self.counts.get(name, 0) + number
+
+    def add(self, body: Document) -> None:
+        """A record of the owner's."""
+        kind = str(body.get("kind"))
+        self.count(f"state/{kind}")
+        if kind == "turn":
+            self.turns.append(body["id"])
+            self.running += [body["id"]] if body["status"] not in FINAL else []
+        elif kind == "adopted":
+            self.guests += [body["guest"]] if body["id"] != MOVED else []
+        elif kind in OWNERS_DIRECTORY:
+            self.count(f"directory/{kind}")
+            self.directory.append(body[OWNERS_DIRECTORY[kind]])
+
+
+async def _find_everything(app: App, owner: str) -> _Found:
+    found = _Found()
+    async for page in everything(app.store, STATE, owner):
+        for stored in page:
+            found.add(stored.body)
+    for guest in list(found.guests):
+        adoption = await find_adoption(app.store, guest)
+        if adoption is None or adoption.account != owner:
+            found.guests.remove(guest)  # the claim was another account's
+        else:
+            found.count("directory/guest")
+            found.directory.append(guest)
+    for start in range(0, len(found.turns), _AT_ONCE):
+        some = found.turns[start : start + _AT_ONCE]
+        for journal in await asyncio.gather(*(app.store.scan(EVENTS, id_) for id_ in some)):
+            found.count("events", len(journal))
+    async for page in everything(app.store, KNOWLEDGE, owner):
+        found.count("knowledge", len(page))
+    found.messages = await _messages(app, owner)
+    found.count("queue", len(found.messages))
+    async for _ in app.blobs.list(owner):
+        found.count("blobs")
+    return found
+
+
+async def _erase_partitions(app: App, owner: str, found: _Found) -> None:
+    for start in range(0, len(found.turns), _AT_ONCE):
+        some = found.turns[start : start + _AT_ONCE]
+        await asyncio.gather(*(_erase_journal(app, id_, found) for id_ in some))
+    for id_ in (*found.messages, *found.directory):
+        await app.store.erase(DIRECTORY, id_)
+    await app.store.erase(KNOWLEDGE, owner)
     await app.store.erase(STATE, owner)
-    return counts
+    await app.blobs.erase(owner)  # after the records: one whose parts are gone could not be read any more
+
+
+async def _erase_journal(app: App, turn: str, found: _Found) -> None:
+    """Of a turn that ran a moment ago the empty batches stay a day: they refuse whatever its host still writes."""
+    await (scrub(app.store, turn) if turn in found.running else app.store.erase(EVENTS, turn))
 
 
 async def _stop(app: App, owner: str, turn: str) -> None:
     try:
-        await cancel_turn(app, owner, turn)
+        await end_turn(app, owner, turn)
     except AssistantError:
         log.info("erasure.turn_not_stopped", exc_info=True)
 
 
-async def _erase_messages(app: App, owner: str) -> int:
+async def _messages(app: App, owner: str) -> list[str]:
     """Messages in the store's own queue. A queue service hands its few out soon, to workers that find nothing."""
-    gone = 0
+    found: list[str] = []
     for queue in (name for each in QUEUES for name in (each, f"{each}-poison")):
-        for due in await app.store.due(DIRECTORY, f"message:{queue}", before=_FOREVER, limit=1000):
-            body: object = orjson.loads(due.stored.body["body"])
+        limit = 1000
+        while len(due := await app.store.due(DIRECTORY, f"message:{queue}", before=_FOREVER, limit=limit)) == limit:
+            limit *= 4
+        for message in due:
+            body: object = orjson.loads(message.stored.body["body"])
             if isinstance(body, dict) and cast(Json, body).get("owner") == owner:
-                gone += await app.store.erase(DIRECTORY, due.stored.body["id"])
-    return gone
+                found.append(message.stored.body["id"])
+    return found
 
 
-async def _receipt(app: App, id_: str, counts: dict[str, int], *, status: str) -> None:
-    is_final = status == "completed"
-
+async def _receipt(app: App, work: ErasureRecord, *, status: JobStatus) -> None:
     def apply(body: Document | None) -> Document:
         if body is None:
             raise NotFound("The receipt is gone.")
-        record = DataJobRecord.model_validate(body)
-        total = {name: record.counts.get(name, 0) + number for name, number in counts.items()}
-        changes: Json = {"status": status, "counts": record.counts | total}
-        if is_final and record.completed_at is None:
+        changes: Json = {"status": status, "counts": _sum(work.counts, work.found)}
+        if status == "completed":
             changes["completed_at"] = app.clock.now()
-        return record.model_copy(update=changes).document()
+        return DataJobRecord.model_validate(body).model_copy(update=changes).document()
 
-    await mutate(app.store, DIRECTORY, id_, [], [Change(id_, apply)])
+    await mutate(app.store, DIRECTORY, work.receipt, [], [Change(work.receipt, apply)])
+
+
+def _sum(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in sorted(one.keys() | other.keys())}
 
 
 # profile and retention

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 from uuid import uuid4
@@ -12,6 +13,7 @@ from shared.storage.rules import blob_path
 
 # Quoted names have no "@": files with one are ours.
 _TYPE = "@type"
+_TRIES = 5
 
 
 class FolderBlobStore:
@@ -60,6 +62,14 @@ async def _in_thread[T](work: Callable[[], T]) -> T:
 
 
 def _put(file: Path, data: bytes, content_type: str) -> None:
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError):  # a delete has just taken the empty folder away
+            _write(file, data, content_type)
+            return
+    _write(file, data, content_type)
+
+
+def _write(file: Path, data: bytes, content_type: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     for target, content in ((_beside(file), content_type.encode()), (file, data)):
         draft = target.with_name(f"{target.name}@{uuid4().hex}")
@@ -77,6 +87,8 @@ def _get(file: Path) -> tuple[bytes, str] | None:
 def _delete(file: Path) -> None:
     file.unlink(missing_ok=True)
     _beside(file).unlink(missing_ok=True)
+    with suppress(OSError):  # the folder is named after its owner: it goes with the last file
+        file.parent.rmdir()
 
 
 def _names(folder: Path) -> list[str]:

@@ -6,6 +6,8 @@ what a turn costs does not grow with what was attached to it.
 
 Blobs are written before the batch that names them and deleted after the batch that deletes their document, so a record
 never names a blob that is not there; a process that dies in between leaves a blob that nobody names, for erase to find.
+A document that disappears by its `ttl` deletes nothing: with it a small record is written that outlives it, is due when
+it is gone, and says which blobs go then (privacy/sweep.py).
 """
 
 import asyncio
@@ -16,6 +18,7 @@ from typing import Any, cast
 
 import orjson
 
+from shared.clock import Clock
 from shared.errors import StorageUnavailable
 from shared.storage.base import (
     STATE,
@@ -25,6 +28,7 @@ from shared.storage.base import (
     Delete,
     Document,
     Due,
+    Missing,
     Operation,
     Query,
     Replace,
@@ -46,9 +50,10 @@ _NAMES = "blobs"
 class LargeFieldStore:
     """See the module. Only the owners' container has large records; the others pass through."""
 
-    def __init__(self, store: Store, blobs: BlobStore) -> None:
+    def __init__(self, store: Store, blobs: BlobStore, clock: Clock) -> None:
         self._store = store
         self._blobs = blobs
+        self._clock = clock
         self._cache: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._cached = 0
 
@@ -79,10 +84,14 @@ class LargeFieldStore:
             return await self._store.batch(container, partition, operations)
         orphans = await self._named_by_deleted(partition, operations)
         small = [await self._small(partition, operation) for operation in operations]
-        etags = await self._store.batch(container, partition, small)
+        try:
+            etags = await self._store.batch(container, partition, [*small, *self._sweeps(small)])
+        except Missing:
+            await self._take_back(partition, small)
+            raise
         for name in orphans:
-            await self._blobs.delete(partition, name)
-        return etags
+            await self._delete(partition, name)
+        return etags[: len(operations)]
 
     async def erase(self, container: str, partition: str) -> int:
         return await self._store.erase(container, partition)
@@ -113,7 +122,8 @@ class LargeFieldStore:
                 break
             text = cast(str, _at(body, path))
             name = f"{body['id']}/{hashlib.sha256(text.encode()).hexdigest()[:32]}"
-            await self._put(owner, name, text)
+            if not (isinstance(operation, Replace) and (owner, name) in self._cache):
+                await self._put(owner, name, text)  # a new document's may have been deleted with one of its name before
             moved[tuple(path)] = name
             excess -= length
         if not moved:
@@ -142,9 +152,29 @@ class LargeFieldStore:
         body = cast(Document, _restored({key: value for key, value in stored.body.items() if key != _NAMES}, texts))
         return Stored(body, stored.etag)
 
+    def _sweeps(self, small: Sequence[Operation]) -> list[Operation]:
+        return [
+            Upsert(sweep(body["id"], body[_NAMES], self._clock.now() + body["ttl"]))
+            for body in map(_body_of, small)
+            if body is not None and _NAMES in body and "ttl" in body
+        ]
+
+    async def _take_back(self, owner: str, small: Sequence[Operation]) -> None:
+        """Nothing was written, and what the batch relied on is gone, it may be for good: so are blobs nobody names."""
+        for body in map(_body_of, small):
+            if body is None or _NAMES not in body:
+                continue
+            stored = await self._store.read(STATE, owner, body["id"])
+            kept = stored.body.get(_NAMES, ()) if stored is not None else ()
+            for name in set(body[_NAMES]).difference(kept):
+                await self._delete(owner, name)
+
+    async def _delete(self, owner: str, name: str) -> None:
+        text = self._cache.pop((owner, name), "")
+        self._cached -= len(text)
+        await self._blobs.delete(owner, name)
+
     async def _put(self, owner: str, name: str, text: str) -> None:
-        if (owner, name) in self._cache:
-            return
         await self._blobs.put(owner, name, text.encode(), content_type="text/plain; charset=utf-8")
         self._remember(owner, name, text)
 
@@ -163,11 +193,20 @@ class LargeFieldStore:
     def _remember(self, owner: str, name: str, text: str) -> None:
         if len(text) > CACHE_BYTES // 4:
             return
+        self._cached += len(text) - len(self._cache.pop((owner, name), ""))
         self._cache[owner, name] = text
-        self._cached += len(text)
         while self._cached > CACHE_BYTES:
             _, old = self._cache.popitem(last=False)
             self._cached -= len(old)
+
+
+def sweep(document: str, names: Sequence[str], due: float) -> Document:
+    """The record that says which blobs go once a document is gone by itself."""
+    return {"id": f"blobs_{document}", "kind": "blobs", "due": due, "of": document, "names": list(names)}
+
+
+def _body_of(operation: Operation) -> Document | None:
+    return None if isinstance(operation, Delete) else operation.body
 
 
 def _find_long(value: Any, path: list[str | int], found: list[tuple[int, list[str | int]]]) -> None:

@@ -4,8 +4,8 @@ from contextlib import suppress
 
 from shared.app import App
 from shared.conversations.records import TurnRecord, tombstone
-from shared.conversations.repository import turns
-from shared.errors import Conflict
+from shared.conversations.repository import find_turn, turns
+from shared.errors import Conflict, NotFound
 from shared.storage.base import STATE, Delete, Document, Missing, Operation, Upsert
 from shared.storage.mutate import Change, mutate
 from shared.turns.context import estimate_tokens
@@ -26,14 +26,28 @@ async def cancel_turn(app: App, owner: str, response_id: str) -> TurnRecord:
     Raises:
         NotFound: there is no such response.
     """
+    live = app.live.find(owner, response_id)
+    if live is None or not live.record.is_response:
+        await get_turn(app, owner, response_id)
+    return await end_turn(app, owner, response_id)
+
+
+async def end_turn(app: App, owner: str, response_id: str) -> TurnRecord:
+    """The same for a turn of any surface, be it to be retrieved or not.
+
+    Raises:
+        NotFound: there is no such turn.
+    """
     for _ in range(_TRIES):
         live = app.live.find(owner, response_id)
-        if live is not None and live.record.is_response:
+        if live is not None:
             live.cancel()
             record = await live.finished()
             if record.is_final:
                 return record
-        found = await get_turn(app, owner, response_id)
+        found = await find_turn(app.store, owner, response_id)
+        if found is None:
+            raise NotFound(f"Response with id {response_id!r} not found.", param="response_id")
         if found.record.is_final:
             return found.record
         claimed = await claim(app, owner, found, note=None)

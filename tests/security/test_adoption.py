@@ -6,11 +6,9 @@ from typing import Any
 
 import httpx
 import orjson
-import pytest
 
 from localhost.testing import app_on_runtime, serving
 from shared.adoption import service as adoption
-from shared.clock import ManualClock
 from shared.models.offline import OfflineModel
 from shared.storage.base import STATE
 from shared.usage import meter
@@ -117,47 +115,3 @@ async def follow(client: httpx.AsyncClient, response: str, events: list[dict[str
         async for line in stream.aiter_lines():
             if line.startswith("data: {"):
                 events.append(orjson.loads(line[6:]))
-
-
-class Killed(Exception):
-    """The process dies here."""
-
-
-@pytest.mark.parametrize("step", range(1, 16))
-async def test_an_adoption_that_is_broken_off_goes_on(
-    tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = ManualClock()
-    async with service(tmp_path, clock=clock, **SECRET) as here, here.client(ANN) as ann:
-        await ask(ann, "Mine.")
-        token = await new_guest(here)
-        async with here.client(token) as guest:
-            conv = await conversation(guest)
-            await ask(guest, "Hello.", conversation=conv)
-            await guest.post("/v1/projects", json={"name": "Garden"})
-            await ask(guest, f"Alone {'x' * 90_000}")
-        store, count = here.app.store, 0
-        batch = store.batch
-
-        async def dying(*args: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count == step:
-                raise Killed
-            return await batch(*args)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(store, "batch", dying)
-            await ann.post("/v1/me/adopt", json={"guest_token": token})
-        if step == 1:  # before the claim: nothing has happened, the client asks again
-            await ann.post("/v1/me/adopt", json={"guest_token": token})
-        for _ in range(6):
-            clock.advance(61)
-            await adoption.finish_adoptions(here.app)
-        usage = (await ann.get("/v1/me/usage")).json()
-        items = (await ann.get(f"/v1/conversations/{conv}/items")).json()
-        projects = (await ann.get("/v1/projects")).json()["data"]
-
-    assert usage["total"]["turns"] == 3
-    assert len(items["data"]) == 2
-    assert len(projects) == 1

@@ -265,16 +265,28 @@ async def test_undeclared_platform_headers_count_for_nothing(tmp_path: Path, hea
             await authenticate(here.app, {name.lower(): value for name, value in headers.items()})
 
 
-async def test_a_stolen_key_of_a_guest_cannot_become_a_key_or_an_export(tmp_path: Path) -> None:
+async def test_a_stolen_token_of_a_guest_cannot_become_a_key_or_an_account(tmp_path: Path) -> None:
     async with service(tmp_path, clock=ManualClock(NOW), **EVERYTHING) as here, here.client(guest()) as client:
         tried = [
             await client.post("/v1/api_keys", json={"name": "x"}),
-            await client.post("/v1/me/export"),
-            await client.post("/v1/me/erase", json={"confirm": "erase everything"}),
             await client.get("/v1/admin/usage"),
+            await client.get("/v1/admin/routes"),
+            await client.put("/v1/admin/routes", json={}),
+            await client.post("/v1/me/adopt", json={"guest_token": guest(token="b" * 32)}),
         ]
 
-    assert [each.status_code for each in tried] == [403] * 4
+    assert [each.status_code for each in tried] == [403, 403, 403, 403, 400]
+
+
+async def test_a_guest_has_the_rights_over_their_data(tmp_path: Path) -> None:
+    async with service(tmp_path, clock=ManualClock(NOW), **EVERYTHING) as here, here.client(guest()) as client:
+        asked = [
+            await client.post("/v1/me/export"),
+            await client.post("/v1/me", json={"retention_days": 1}),
+            await client.post("/v1/me/erase", json={"confirm": "erase everything"}),
+        ]
+
+    assert [each.status_code for each in asked] == [200, 200, 200]
 
 
 @pytest.mark.parametrize("header", ["evil.example", "127.0.0.1.evil.example", ""])

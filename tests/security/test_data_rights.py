@@ -13,7 +13,7 @@ import pytest
 from shared.errors import StorageUnavailable
 from shared.models.offline import OfflineModel
 from shared.privacy import service as privacy
-from shared.storage.base import DIRECTORY, KNOWLEDGE, Upsert
+from shared.storage.base import KNOWLEDGE, Upsert
 from tests.owners import ANN, BOB, Service, ask, conversation, service
 
 type Json = dict[str, Any]
@@ -135,36 +135,6 @@ async def test_an_erasure_leaves_no_trace_of_whose_it_was(tmp_path: Path) -> Non
         found = bytes_with(tmp_path, owner)
 
     assert found == []
-
-
-class Killed(Exception):
-    """The process of a worker dies here."""
-
-
-@pytest.mark.parametrize("step", range(1, 12))
-async def test_an_erasure_whose_worker_dies_goes_on(tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with service(tmp_path) as here:
-        await fill(here, ANN, CANARY)
-        store, count = here.app.store, 0
-        erase = store.erase
-
-        async def dying(container: str, partition: str) -> int:
-            nonlocal count
-            count += 1
-            if count == step:
-                raise Killed
-            return await erase(container, partition)
-
-        async with here.client(ANN) as ann:
-            await ann.post("/v1/me/erase", json={"confirm": "erase everything"})
-        with monkeypatch.context() as patch:  # a crash in the middle has no seam of its own
-            patch.setattr(store, "erase", dying)
-            with pytest.raises(Killed):
-                await here.run_jobs()
-        (due,) = await store.due(DIRECTORY, "erasure", before=1e12)
-        await privacy.run_message(here.app, {"erasure": due.stored.body["id"]})
-
-        assert bytes_with(tmp_path, CANARY) == []
 
 
 def normal(data: bytes) -> dict[str, str]:
@@ -373,3 +343,29 @@ async def test_a_store_that_does_not_answer_leaves_the_job_for_another_try(tmp_p
         await asyncio.sleep(0)
 
     assert state["status"] == "completed"
+
+
+async def test_what_disappears_by_itself_takes_its_blobs_along(tmp_path: Path) -> None:
+    """A temporary conversation's long texts, and the files of exports and imports."""
+    from shared.clock import ManualClock
+
+    clock = ManualClock()
+    async with service(tmp_path, clock=clock) as here, here.client() as ann:
+        temporary = await conversation(ann, temporary=True)
+        await ask(ann, f"{CANARY} {'x' * 90_000}", conversation=temporary)
+        clock.advance(80_000)
+        await ask(ann, "Still here.", conversation=temporary)
+        data = await exported(here, ANN)
+        await ann.post("/v1/me/import", content=b"[1]")
+        await here.run_jobs()
+        clock.advance(8_000)
+        await privacy.run_due(here.app)
+        early = [name async for name in here.app.blobs.list("ann")]
+        clock.advance(8 * 86_400)
+        await privacy.run_due(here.app)
+        late = [name async for name in here.app.blobs.list("ann")]
+
+    assert data
+    assert [name for name in early if name.endswith(".in")] == []
+    assert early != []
+    assert late == []

@@ -7,8 +7,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from shared.clock import SystemClock
-from shared.storage.base import STATE, AlreadyExists, Create, Delete, Query, Replace, Upsert
+from shared.clock import ManualClock
+from shared.privacy.records import BlobsRecord
+from shared.storage.base import STATE, AlreadyExists, Create, Delete, Missing, Query, Replace, Upsert
 from shared.storage.folder import FolderBlobStore
 from shared.storage.large import RECORD_BYTES, LargeFieldStore
 from shared.storage.sqlite import SqliteStore
@@ -27,9 +28,14 @@ RECORD = {
 
 class Stores:
     def __init__(self, folder: Path) -> None:
-        self.raw = SqliteStore(":memory:", SystemClock())
+        self.clock = ManualClock()
+        self.raw = SqliteStore(":memory:", self.clock)
         self.blobs = FolderBlobStore(str(folder))
-        self.store = LargeFieldStore(self.raw, self.blobs)
+        self.store = self.fresh()
+
+    def fresh(self) -> LargeFieldStore:
+        """As another process would have it: nothing cached."""
+        return LargeFieldStore(self.raw, self.blobs, self.clock)
 
     async def names(self) -> list[str]:
         return sorted([name async for name in self.blobs.list(OWNER)])
@@ -44,7 +50,7 @@ async def stores(tmp_path: Path) -> AsyncGenerator[Stores]:
 
 async def test_a_large_record_comes_back_as_it_was(stores: Stores) -> None:
     await stores.store.batch(STATE, OWNER, [Create(RECORD)])
-    fresh = LargeFieldStore(stores.raw, stores.blobs)  # nothing cached
+    fresh = stores.fresh()
 
     read = await fresh.read(STATE, OWNER, "resp_1")
     queried = await fresh.query(STATE, OWNER, Query(kind="turn", group="g"))
@@ -101,5 +107,48 @@ async def test_many_large_reads_at_once(stores: Stores) -> None:
     records = [{**RECORD, "id": f"resp_{n}", "sort": f"{n}"} for n in range(8)]
     await asyncio.gather(*(stores.store.batch(STATE, OWNER, [Create(record)]) for record in records))
 
-    found = await LargeFieldStore(stores.raw, stores.blobs).query(STATE, OWNER, Query(kind="turn", limit=20))
+    found = await stores.fresh().query(STATE, OWNER, Query(kind="turn", limit=20))
     assert [stored.body for stored in found] == records
+
+
+async def test_a_record_made_again_after_an_erasure_has_its_parts(stores: Stores) -> None:
+    """The parts of the one before are still in memory, but no longer in the store."""
+    await stores.store.batch(STATE, OWNER, [Create(RECORD)])
+    await stores.fresh().erase(STATE, OWNER)
+    await stores.blobs.erase(OWNER)
+    await stores.store.batch(STATE, OWNER, [Create(RECORD)])
+    read = await stores.fresh().read(STATE, OWNER, "resp_1")
+
+    assert read is not None
+    assert read.body == RECORD
+
+
+async def test_parts_of_a_record_that_came_too_late_are_taken_back(stores: Stores) -> None:
+    (etag,) = await stores.store.batch(STATE, OWNER, [Create({"id": "resp_1", "kind": "turn"})])
+    await stores.raw.erase(STATE, OWNER)
+    with pytest.raises(Missing):
+        await stores.store.batch(STATE, OWNER, [Replace(RECORD, etag)])
+    with pytest.raises(Missing):
+        await stores.store.batch(STATE, OWNER, [Create(RECORD), Replace({"id": "job"}, "1")])
+
+    assert await stores.names() == []
+
+
+async def test_parts_that_another_record_of_the_id_names_stay(stores: Stores) -> None:
+    await stores.store.batch(STATE, OWNER, [Create(RECORD)])
+    with pytest.raises(Missing):
+        await stores.store.batch(STATE, OWNER, [Upsert(RECORD), Delete("nothing")])
+    read = await stores.fresh().read(STATE, OWNER, "resp_1")
+
+    assert read is not None
+    assert read.body == RECORD
+
+
+async def test_a_temporary_record_says_which_parts_go_after_it(stores: Stores) -> None:
+    etags = await stores.store.batch(STATE, OWNER, [Create({**RECORD, "ttl": 60})])
+    (due,) = await stores.raw.due(STATE, "blobs", before=stores.clock.now() + 61)
+    found = BlobsRecord.model_validate(due.stored.body)
+
+    assert len(etags) == 1
+    assert (found.of, found.names) == ("resp_1", await stores.names())
+    assert await stores.raw.due(STATE, "blobs", before=stores.clock.now() + 59) == []
