@@ -32,6 +32,7 @@ from shared.ids import derived_token
 from shared.privacy.records import ProfileRecord
 from shared.privacy.registry import KINDS, Kind
 from shared.projects.records import FeedbackRecord, ProjectRecord
+from shared.storage.rules import blob_path
 
 type Json = dict[str, Any]
 type Blob = tuple[str, str, bytes]
@@ -42,7 +43,11 @@ VERSION = 1
 MAX_UNPACKED = 256 * 1024 * 1024
 MAX_FILES = 20_000
 MAX_RECORD = 8 * 1024 * 1024
+MAX_RECORDS = 250_000
+MAX_DEPTH = 120
+"""Of a record: what requests may have, and what they are put into."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_MEDIA_TYPE = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}(; ?[\w.+-]{1,30}=[\w.+-]{1,30})?", re.ASCII)
 _TOKEN = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 _OPTIONS = orjson.OPT_SORT_KEYS
 
@@ -140,9 +145,12 @@ def read_records(archive: zipfile.ZipFile, owner: str) -> list[Record]:
         for kind in KINDS.values()
         if kind.is_imported and f"records/{kind.name}.jsonl" in archive.namelist()
     }
+    if sum(text.count("\n") for text in texts.values()) > MAX_RECORDS:
+        raise PayloadTooLarge(f"The archive has more than {MAX_RECORDS} records.")
     tokens = {token for name, text in texts.items() for token in _own_tokens(KINDS[name], text)}
     fresh = {token: derived_token(owner, "import", token) for token in tokens}
-    return [record for name, text in texts.items() for record in _records(KINDS[name], text, fresh)]
+    own = frozenset(fresh.values())
+    return [record for name, text in texts.items() for record in _records(KINDS[name], text, fresh, own)]
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -160,18 +168,20 @@ def _own_tokens(kind: Kind, text: str) -> Iterator[str]:
             yield id_.removeprefix(kind.id_prefix)
 
 
-def _records(kind: Kind, text: str, fresh: dict[str, str]) -> Iterator[Record]:
+def _records(kind: Kind, text: str, fresh: dict[str, str], own: frozenset[str]) -> Iterator[Record]:
     for line in _lines(text):
         renamed = _TOKEN.sub(lambda found: fresh.get(found.group(), found.group()), line)
         body = _object(renamed.encode())
         id_ = body.get("id")
         token = id_.removeprefix(kind.id_prefix) if isinstance(id_, str) else ""
-        if kind.id_prefix and not (token in fresh.values() and id_ == f"{kind.id_prefix}{token}"):
+        if kind.id_prefix and not (token in own and id_ == f"{kind.id_prefix}{token}"):
             raise _damaged(kind.name)
         try:
             record = kind.record.model_validate({key: value for key, value in body.items() if key not in kind.left_out})
         except ValidationError:
             raise _damaged(kind.name) from None
+        for name in ("created_at", "updated_at", "completed_at"):
+            _check_time(getattr(record, name, None) or 0.0)
         yield _made_safe(record, token)
 
 
@@ -179,18 +189,18 @@ def _made_safe(record: Record, token: str) -> Record:
     """What the engine relies on is made here, not taken from a file."""
     match record:
         case ConversationRecord():
-            sort = header_sort(_time(record.updated_at), token)
+            sort = header_sort(record.updated_at, token)
             return record.model_copy(update={"kind": "conversation", "sort": sort, "ttl": None})
         case TurnRecord():
             if not (0 <= record.depth < 10**7) or not all(map(is_item, [*record.input, *record.output])):
                 raise _damaged("turn")
             is_chat = record.group == CHATS
-            sort = header_sort(_time(record.created_at), token) if is_chat else sort_key(record.depth, token)
+            sort = header_sort(record.created_at, token) if is_chat else sort_key(record.depth, token)
             status = record.status if record.status in FINAL else "incomplete"
             changes = {"sort": sort, "status": status, "ttl": None, "is_journalled": False}
             return record.model_copy(update=changes)
         case ProjectRecord() | FeedbackRecord():
-            return record.model_copy(update={"sort": header_sort(_time(record.created_at), token)})
+            return record.model_copy(update={"sort": header_sort(record.created_at, token)})
         case ProfileRecord():
             return record.model_copy(update={"id": "profile"})
         case _:
@@ -233,13 +243,27 @@ def read_blobs(archive: zipfile.ZipFile, owner: str) -> Iterator[Blob]:
     """The blobs of an export, named anew like the records."""
     if "blobs/index.json" not in archive.namelist():
         return
-    index: object = orjson.loads(read_entry(archive, "blobs/index.json"))
-    for number, entry in enumerate(cast(list[Any], index) if isinstance(index, list) else []):
-        name, content_type = _object(orjson.dumps(entry)).get("name"), entry.get("content_type")
-        if not isinstance(name, str) or not isinstance(content_type, str) or not 0 < len(name) < 150:
+    for number, entry in enumerate(_index(read_entry(archive, "blobs/index.json"))):
+        name, content_type = entry.get("name"), entry.get("content_type")
+        if not isinstance(name, str) or not isinstance(content_type, str) or not _MEDIA_TYPE.fullmatch(content_type):
             raise _damaged("blob")
         renamed = _TOKEN.sub(lambda found: derived_token(owner, "import", found.group()), name)
+        try:
+            blob_path(owner, renamed)
+        except ValueError:
+            raise _damaged("blob") from None
         yield renamed, content_type, read_entry(archive, f"blobs/{number}")
+
+
+def _index(data: bytes) -> list[Json]:
+    try:
+        found: object = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        found = None
+    entries = cast(list[Any], found) if isinstance(found, list) else [found]
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise _damaged("blob")
+    return entries
 
 
 def _object(data: bytes) -> Json:
@@ -249,13 +273,24 @@ def _object(data: bytes) -> Json:
         found = None
     if not isinstance(found, dict):
         raise InvalidRequest("The archive has something that is not a JSON object.", code="invalid_archive")
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_deeper(found, MAX_DEPTH):
+        raise InvalidRequest("The archive has something that is nested too deeply.", code="invalid_archive")
     return cast(Json, found)
 
 
-def _time(seconds: float) -> float:
+def _is_deeper(data: object, limit: int) -> bool:
+    level: list[Any] = [data]
+    for _ in range(limit):
+        inner = [cast(Json, each).values() if isinstance(each, dict) else each for each in level]
+        level = [child for children in inner for child in children if isinstance(child, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+def _check_time(seconds: float) -> None:
     if not 0 <= seconds < 10**11:
         raise InvalidRequest("The archive has an impossible time.", code="invalid_archive")
-    return seconds
 
 
 def _damaged(kind: str) -> InvalidRequest:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import orjson
+from pydantic import TypeAdapter
 
 from shared.app import App
 from shared.conversations.deletion import purge, remove, remove_turns
@@ -48,7 +49,10 @@ from shared.storage.mutate import Change, mutate
 from shared.turns.cancel import end_turn
 from shared.turns.journal import scrub
 from shared.turns.ledger import MOVED
-from shared.wire.responses import CreateResponse, effective_params
+from shared.wire.answers.chat import StoredChatCompletion
+from shared.wire.answers.responses import ResponseObject
+from shared.wire.chat_output import render_stored
+from shared.wire.responses import render_response
 
 type Json = dict[str, Any]
 
@@ -324,14 +328,24 @@ def _json(data: bytes) -> object:
         return None
 
 
-_PARAMS = frozenset(effective_params(CreateResponse.model_validate({}), model=""))
-
-
 def _renderable(record: Record) -> Record:
-    """A turn whose settings are not whole is kept as part of its conversation, not as a response."""
-    if isinstance(record, TurnRecord) and record.is_stored and not record.params.keys() >= _PARAMS:
-        return record.model_copy(update={"is_stored": False, "params": {"model": "imported"}})
-    return record
+    """A turn that could not be shown as the document says is kept as part of its conversation, not as a response."""
+    if not isinstance(record, TurnRecord) or not record.is_stored or _is_showable(record):
+        return record
+    return record.model_copy(update={"is_stored": False, "params": {"model": "imported"}, "usage": None, "error": None})
+
+
+def _is_showable(turn: TurnRecord) -> bool:
+    is_chat = turn.surface == "chat"
+    try:
+        shown = render_stored(turn) if is_chat else render_response(turn)
+        (_COMPLETION if is_chat else _RESPONSE).validate_python(shown, strict=True)
+    except Exception:
+        return False
+    return True
+
+
+_RESPONSE, _COMPLETION = TypeAdapter(ResponseObject), TypeAdapter(StoredChatCompletion)
 
 
 async def _put_new(job: _Job, bodies: Sequence[Json], *, step: int) -> None:
