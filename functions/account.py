@@ -12,6 +12,7 @@ from functions._http import Request, Response
 from functions._operations import LIMIT, Operation, text
 from shared.adoption.service import adopt
 from shared.errors import InvalidRequest, PermissionDenied
+from shared.principal import Principal
 from shared.privacy import service
 from shared.privacy.records import DataJobRecord, ProfileRecord
 from shared.storage.base import STATE
@@ -48,7 +49,7 @@ class Erase(Schema):
 async def retrieve_profile(request: Request, call: Call) -> Response:
     """Who the caller is here."""
     del request
-    return json_response(_render(call, await service.read_profile(call.app, call.principal.owner)))
+    return json_response(render_profile(await service.read_profile(call.app, call.principal.owner), call.principal))
 
 
 @blueprint.route("v1/me", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
@@ -58,7 +59,8 @@ async def update_profile(request: Request, call: Call) -> Response:
     """Change name or retention policy."""
     body = UpdateProfile.model_validate(await read_json(request, call.app.settings.http.max_body))
     given = {name: getattr(body, name) for name in body.model_fields_set}
-    return json_response(_render(call, await service.update_profile(call.app, call.principal.owner, **given)))
+    record = await service.update_profile(call.app, call.principal.owner, **given)
+    return json_response(render_profile(record, call.principal))
 
 
 @blueprint.route("v1/me/usage", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
@@ -151,12 +153,12 @@ async def retrieve_export(request: Request, call: Call) -> Response:
     return Response(data, media_type="application/zip", headers=disposition)
 
 
-def _render(call: Call, record: ProfileRecord) -> Json:
+def render_profile(record: ProfileRecord, caller: Principal) -> Json:
     return {
-        "id": call.principal.owner,
+        "id": caller.owner,
         "object": "profile",
-        "is_guest": call.principal.is_guest,
-        "plan": call.principal.plan,
+        "is_guest": caller.is_guest,
+        "plan": caller.plan,
         "name": record.name,
         "retention_days": record.retention_days,
     }

@@ -4,14 +4,17 @@ from typing import Any
 
 import azure.functions as func
 
-from functions import conversations, feedback, projects
+from functions import account, conversations, feedback, projects, shares
 from functions._edge import Call, edge, json_response, limit_param
 from functions._http import Request, Response
 from functions._operations import LIMIT, Operation, text
 from shared.conversations.records import ConversationRecord, Tombstone, TurnRecord
-from shared.errors import InvalidRequest
+from shared.principal import Principal
+from shared.privacy.records import ProfileRecord
 from shared.projects.records import FeedbackRecord, ProjectRecord
-from shared.storage.base import STATE, Document
+from shared.sharing.records import ShareRecord
+from shared.storage.base import Document
+from shared.sync.service import changes_since
 from shared.wire.answers import owners
 
 type Json = dict[str, Any]
@@ -25,20 +28,20 @@ SINCE = text("since", "The `token` of the changes before; empty: from the beginn
 @edge
 @Operation(answer=owners.Changes, query=(SINCE, LIMIT))
 async def list_changes(request: Request, call: Call) -> Response:
-    """Conversations, turns, projects and feedback that changed, oldest change first, each in its latest form.
+    """Conversations, turns, projects, shares, feedback and the profile that changed, oldest change first, each in its
+    latest form.
 
     What was deleted comes as `deletion`. While `has_more`, go on with `token`; then ask again with it later. A token
-    stays good on any host and in any region; after 30 days without one, begin again from the beginning.
+    stays good on any host and in any region, for 30 days. After that, or when everything was erased, it is refused
+    (`token_expired`): forget your copy and begin again without one.
     """
     since = request.query_params.get("since") or None
-    if since is not None and len(since) > 4096:
-        raise InvalidRequest("This token is not one of ours; start again without one.", param="since")
-    changed = await call.app.store.changes(STATE, call.principal.owner, since=since, limit=limit_param(request))
-    shown = [each for stored in changed.documents if (each := _render(stored.body)) is not None]
+    changed = await changes_since(call.app, call.principal.owner, since=since, limit=limit_param(request))
+    shown = [each for stored in changed.documents if (each := render(stored.body, call.principal)) is not None]
     return json_response({"object": "changes", "data": shown, "token": changed.token, "has_more": changed.has_more})
 
 
-def _render(body: Document) -> Json | None:
+def render(body: Document, caller: Principal) -> Json | None:
     """None for what is no business of a client's copy: what is temporary, and the bookkeeping."""
     match body.get("kind"):
         case "tombstone":
@@ -57,6 +60,10 @@ def _render(body: Document) -> Json | None:
             return projects.render(ProjectRecord.model_validate(body))
         case "feedback":
             return feedback.render(FeedbackRecord.model_validate(body))
+        case "share":
+            return shares.render(ShareRecord.model_validate(body))
+        case "profile":
+            return account.render_profile(ProfileRecord.model_validate(body), caller)
         case _:
             return None
 

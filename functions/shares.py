@@ -29,7 +29,7 @@ class CreateShare(Schema):
 async def create_share(request: Request, call: Call) -> Response:
     """Make a link to what a conversation shows now; what is said later is not in it."""
     body = CreateShare.model_validate(await read_json(request, call.app.settings.http.max_body))
-    return json_response(_render(await service.create_share(call.app, call.principal.owner, body.conversation)))
+    return json_response(render(await service.create_share(call.app, call.principal.owner, body.conversation)))
 
 
 @blueprint.route("v1/shares", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
@@ -44,7 +44,7 @@ async def list_shares(request: Request, call: Call) -> Response:
         limit=limit_param(request),
         order=order_param(request),
     )
-    return json_response(page([_render(record) for record in records], has_more=has_more))
+    return json_response(page([render(record) for record in records], has_more=has_more))
 
 
 @blueprint.route("v1/shares/{share_id}", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
@@ -53,7 +53,7 @@ async def list_shares(request: Request, call: Call) -> Response:
 async def retrieve_share(request: Request, call: Call) -> Response:
     """One link of the caller's."""
     return json_response(
-        _render(await service.get_share(call.app, call.principal.owner, request.path_params["share_id"]))
+        render(await service.get_share(call.app, call.principal.owner, request.path_params["share_id"]))
     )
 
 
@@ -75,7 +75,7 @@ async def retrieve_shared(request: Request, call: Call) -> Response:
     return json_response(await service.read_shared(call.app, request.path_params["share_id"]))
 
 
-def _render(record: ShareRecord) -> Json:
+def render(record: ShareRecord) -> Json:
     return {
         "id": record.id,
         "object": "share",

@@ -199,8 +199,10 @@ def _made_safe(record: Record, token: str) -> Record:
             status = record.status if record.status in FINAL else "incomplete"
             changes = {"sort": sort, "status": status, "ttl": None, "is_journalled": False}
             return record.model_copy(update=changes)
-        case ProjectRecord() | FeedbackRecord():
+        case ProjectRecord():
             return record.model_copy(update={"sort": header_sort(record.created_at, token)})
+        case FeedbackRecord():
+            return record.model_copy(update={"sort": header_sort(record.created_at, token), "ttl": None})
         case ProfileRecord():
             return record.model_copy(update={"id": "profile"})
         case _:

@@ -13,6 +13,7 @@ from shared.models.shadow import ShadowRecord
 from shared.privacy.records import AdoptedRecord, BlobsRecord, DataJobRecord, ErasureRecord, ProfileRecord
 from shared.projects.records import FeedbackRecord, ProjectRecord
 from shared.sharing.records import ShareEntry, ShareRecord
+from shared.sync.records import SyncRecord
 from shared.usage.records import UsageRecord
 
 
@@ -109,6 +110,7 @@ KINDS: dict[str, Kind] = {
         Kind(name="shadow", record=ShadowRecord, erased="with the partition"),
         Kind(name="tombstone", record=Tombstone, erased="with the partition"),
         Kind(name="data_job", record=DataJobRecord, erased="with the partition"),
+        Kind(name="sync", record=SyncRecord, erased="with the partition"),
         Kind(name="blobs", record=BlobsRecord, erased="with the partition"),
         Kind(name="key_entry", record=KeyEntry, where="directory", erased="by its owner's record"),
         Kind(name="share_entry", record=ShareEntry, where="directory", erased="by its owner's record"),

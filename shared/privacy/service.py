@@ -7,6 +7,7 @@ has died. Every step is safe to run twice.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from shared.privacy.pages import everything, in_batches
 from shared.privacy.records import PROFILE, DataJobRecord, ErasureRecord, JobStatus, JobType, ProfileRecord
 from shared.privacy.registry import OWNERS_DIRECTORY
 from shared.privacy.sweep import sweep_blobs
+from shared.sharing.service import revoke_shares_of
 from shared.storage.base import (
     DIRECTORY,
     EVENTS,
@@ -42,7 +44,6 @@ from shared.storage.base import (
     Stale,
     Store,
     Stored,
-    Upsert,
 )
 from shared.storage.large import sweep
 from shared.storage.mutate import Change, mutate
@@ -175,7 +176,7 @@ async def run_due(app: App) -> int:
     for due in await app.store.due(STATE, "data_job", before=now - CLAIM_SECONDS):
         count += await _quietly(_run_job(app, due.partition, due.stored))
     for due in await app.store.due(STATE, "conversation.deleted", before=now):
-        count += await _quietly(purge(app.store, app.clock, due.partition, due.stored.body["id"]))
+        count += await _quietly(_purge(app, due.partition, due.stored.body["id"]))
     for due in await app.store.due(STATE, "blobs", before=now):
         count += await _quietly(sweep_blobs(app.store, app.blobs, app.clock, due))
     for due in await app.store.due(STATE, "profile", before=now):
@@ -581,17 +582,34 @@ async def apply_retention(app: App, owner: str) -> int:
     return gone
 
 
+async def _purge(app: App, owner: str, conversation: str) -> bool:
+    """A hidden conversation, and the links to it."""
+    await revoke_shares_of(app, owner, conversation)
+    return await purge(app.store, app.clock, owner, conversation)
+
+
+class _Kept(Exception):
+    """It was used, or pinned, since it was looked at."""
+
+
 async def _purge_conversations(app: App, owner: str, before: float) -> int:
+    def hide(body: Document | None) -> Document:
+        if body is None or body.get("kind") != "conversation":
+            raise _Kept
+        header = ConversationRecord.model_validate(body)
+        if header.updated_at >= before or header.running is not None or header.pinned:
+            raise _Kept
+        return header.model_copy(update={"kind": "conversation.deleted", "due": 0.0}).document()
+
     gone = 0
     after: str | None = None
     while page := await conversations(app.store, owner, after=after, limit=100, order="asc"):
         for header in page:
             if header.updated_at >= before:
                 return gone
-            if header.running is None and not header.pinned:
-                hidden = header.model_copy(update={"kind": "conversation.deleted", "due": 0.0})
-                await app.store.batch(STATE, owner, [Upsert(hidden.document())])
-                gone += await purge(app.store, app.clock, owner, header.id)
+            with suppress(_Kept):
+                await mutate(app.store, STATE, owner, [], [Change(header.id, hide)])
+                gone += await _purge(app, owner, header.id)
         after = page[-1].sort
     return gone
 

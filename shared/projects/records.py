@@ -31,3 +31,5 @@ class FeedbackRecord(Record):
     reasons: list[str] = Field(default_factory=list[str])
     comment: str | None = None
     created_at: float
+    ttl: int | None = None
+    """As the response's: what is said of a temporary one goes with it."""

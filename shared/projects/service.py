@@ -81,6 +81,7 @@ async def give_feedback(
         reasons=reasons,
         comment=comment,
         created_at=now,
+        ttl=turn.ttl,
     )
     await app.store.batch(STATE, owner, [Upsert(record.document())])
     return record

@@ -104,9 +104,9 @@ async def revoke_share(app: App, owner: str, id_: str) -> None:
 
 async def revoke_shares_of(app: App, owner: str, conversation: str) -> None:
     """Every link to a conversation."""
-    found, _ = await list_shares(app, owner, conversation=conversation)
-    for share in found:
-        await revoke_share(app, owner, share.id)
+    while found := (await list_shares(app, owner, conversation=conversation))[0]:
+        for share in found:
+            await revoke_share(app, owner, share.id)
 
 
 def _is_id(id_: str) -> bool:

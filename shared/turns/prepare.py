@@ -149,7 +149,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         body_hash=request.body_hash,
         nonce=app.ids.token()[:8],
         usage_id=usage_id,
-        ttl=place.header.record.ttl if place.header else None,
+        ttl=place.ttl,
     )
     asking = model_request(app, turn, model, context.items)
     reserve_tokens = estimate_tokens(context.items) + (create.max_output_tokens or DEFAULT_OUTPUT_TOKENS)
@@ -297,6 +297,11 @@ class _Place:
     @property
     def is_root(self) -> bool:
         return self.parent is None
+
+    @property
+    def ttl(self) -> int | None:
+        """Of a temporary conversation, or of the temporary response that this one goes on from outside of any."""
+        return self.header.record.ttl if self.header else next((turn.ttl for turn in self.path[:1]), None)
 
 
 async def _find_place(app: App, owner: str, create: CreateResponse) -> _Place:

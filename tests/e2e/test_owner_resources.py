@@ -113,6 +113,24 @@ async def test_deleting_a_conversation_revokes_its_links(tmp_path: Path) -> None
         assert (await anybody.get(share["path"])).status_code == 404
 
 
+async def test_all_links_end_with_their_conversation_however_many(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with service(tmp_path, clock=clock) as here, here.client() as ann, here.client(None) as anybody:
+        await ann.post("/v1/me", json={"retention_days": 30})
+        deleted, old = await conversation(ann), await conversation(ann)
+        paths: list[str] = []
+        for conv, count in ((deleted, 103), (old, 1)):
+            await ask(ann, "Hello there.", conversation=conv)
+            made = [await ann.post("/v1/shares", json={"conversation": conv}) for _ in range(count)]
+            paths += [share.json()["path"] for share in made]
+        await ann.delete(f"/v1/conversations/{deleted}")
+        clock.advance(31 * 86_400)
+        await run_due(here.app)
+        left = [path for path in paths if (await anybody.get(path)).status_code != 404]
+
+    assert left == []
+
+
 async def test_feedback_is_one_per_response(tmp_path: Path) -> None:
     async with service(tmp_path) as here, here.client() as ann:
         turn = await ask(ann, "Hello.")
@@ -140,6 +158,24 @@ async def test_a_temporary_conversation_is_in_no_list_search_or_change(tmp_path:
     assert conv not in changes
     assert turn["id"] not in changes
     assert [each.status_code for each in later] == [404, 404]
+
+
+async def test_what_grows_from_a_temporary_conversation_is_temporary(tmp_path: Path) -> None:
+    """Also where it is gone on from outside of it, or commented on."""
+    clock = ManualClock()
+    async with service(tmp_path, clock=clock) as here, here.client() as ann:
+        turn = await ask(ann, "A fleeting plum.", conversation=await conversation(ann, temporary=True))
+        on = await ask(ann, "Say it again.", previous_response_id=turn["id"])
+        further = await ask(ann, "And again.", previous_response_id=on["id"])
+        comment = {"response": turn["id"], "rating": "up", "comment": "A plum!"}
+        feedback = (await ann.post("/v1/feedback", json=comment)).json()["id"]
+        changes = (await ann.get("/v1/changes")).json()["data"]
+        clock.advance(86_400 + 60)
+        paths = [f"/v1/responses/{each['id']}" for each in (on, further)] + [f"/v1/feedback/{feedback}"]
+        later = [(await ann.get(path)).status_code for path in paths]
+
+    assert changes == []
+    assert later == [404, 404, 404]
 
 
 async def test_a_temporary_conversation_is_in_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -201,12 +237,46 @@ async def test_two_clients_that_follow_the_changes_have_the_same_copy(tmp_path: 
         await ann.delete(f"/v1/conversations/{convs[1]}")
         await ann.delete(f"/v1/responses/{single['id']}")
         await ann.delete(f"/v1/projects/{project['id']}")
+        await ann.post("/v1/me", json={"name": "Ann"})
+        kept = (await ann.post("/v1/shares", json={"conversation": convs[0]})).json()
+        revoked = (await ann.post("/v1/shares", json={"conversation": convs[0]})).json()
+        await catch_up(0, 2)
+        await ann.delete(f"/v1/shares/{revoked['id']}")
         await catch_up(0, 2)
         await catch_up(1, 100)
 
     assert copies[0] == copies[1]
-    assert {convs[0], convs[2]} <= copies[0].keys()
-    assert not {convs[1], single["id"], project["id"]} & copies[0].keys()
+    assert {convs[0], convs[2], kept["id"], "ann"} <= copies[0].keys()
+    assert not {convs[1], single["id"], project["id"], revoked["id"]} & copies[0].keys()
+
+
+@pytest.mark.parametrize("token", ["1", "x", "x.1.1", "a" * 5000, "ünï.1.1", "..", "0.0.0"])
+async def test_a_token_that_is_not_ours_is_refused(tmp_path: Path, token: str) -> None:
+    async with service(tmp_path) as here, here.client() as ann:
+        answer = await ann.get("/v1/changes", params={"since": token})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "token_expired")
+
+
+async def test_a_token_of_anothers_or_of_before_an_erasure_is_refused(tmp_path: Path) -> None:
+    """Nothing can be said of what changed since: a client that begins again has the same copy as all others."""
+    clock = ManualClock()
+    async with service(tmp_path, clock=clock) as here, here.client() as ann, here.client(BOB) as bob:
+        await conversation(ann)
+        token = (await ann.get("/v1/changes")).json()["token"]
+        stolen = await bob.get("/v1/changes", params={"since": token})
+        clock.advance(29 * 86_400)
+        good = await ann.get("/v1/changes", params={"since": token})
+        clock.advance(2 * 86_400)
+        old = await ann.get("/v1/changes", params={"since": token})
+        newer = good.json()["token"]
+        await ann.post("/v1/me/erase", json={"confirm": "erase everything"})
+        await here.run_jobs()
+        erased = await ann.get("/v1/changes", params={"since": newer})
+        again = await ann.get("/v1/changes")
+
+    assert [each.status_code for each in (stolen, good, old, erased, again)] == [400, 200, 400, 400, 200]
+    assert again.json()["data"] == []
 
 
 async def test_an_api_key_works_within_its_scopes_until_it_is_revoked(tmp_path: Path) -> None:
