@@ -18,7 +18,10 @@ blueprint = func.Blueprint()
 
 DIST = Path(__file__).parent.parent / "web" / "dist"
 
-MISSING = "The API is here, under /v1; for the chat page install Node 20.19 or newer, `make setup`, load this again.\n"
+MISSING = (
+    "<!doctype html><meta charset=utf-8><title>Companion</title><p>The API is here, under /v1; "
+    "for the chat page install Node 20.19 or newer, <code>make setup</code>, load this again.\n"
+)
 
 # Scripts and styles from this server only, none inline; pictures from what the user attached. Styles that the page
 # sets go through the CSSOM, which needs no exception.
@@ -114,7 +117,7 @@ def index(headers: Mapping[str, str]) -> Response:
     # never from a cache unasked: it names the assets of the version that runs
     sent = _file(headers, "index.html", "no-cache")
     if sent is None:
-        return Response(MISSING, media_type="text/plain", headers=_HEADERS)
+        return Response(MISSING, media_type=_TYPES[".html"], headers=_HEADERS)
     return sent
 
 

@@ -2,7 +2,8 @@
 
 The algorithms are fixed, issuer and audience exact, and a key comes from the issuer's own list only: whatever a token
 says about where its key is (`jku`, `x5u`, `jwk`, …) refuses it. The list is cached, and asked for again in the
-background when it is old, or when a token names a key that is not in it, but never more often than once a minute.
+background when it is old, or when a token names a key that is not in it, but never more often than once a minute
+(after a failure, once in five seconds).
 """
 
 import asyncio
@@ -38,6 +39,8 @@ STALE_SECONDS = 86_400.0
 """Age from which on it no longer serves."""
 REFRESH_SECONDS = 60.0
 """Least time between two requests for the list."""
+RETRY_SECONDS = 5.0
+"""The same after a request that failed: a host that has just started has nothing else to go by."""
 FETCH_SECONDS = 5.0
 MAX_LIST = 262_144
 MAX_VERIFIED = 4096
@@ -163,6 +166,7 @@ class Oidc:
             self._keys = read_keys(await self._fetch(_checked(url)))
             self._fetched = self._clock.now()
         except IdentityUnavailable as error:
+            self._asked = self._clock.now() - REFRESH_SECONDS + RETRY_SECONDS
             log.warning("identity.keys_unavailable", extra={"reason": error.message})
 
     async def _discover(self) -> str:

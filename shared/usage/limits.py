@@ -87,14 +87,18 @@ def headers(record: UsageRecord, limits: Limits, now: float) -> dict[str, str]:
 
 
 def duration(seconds: float) -> str:
+    """As Go writes it.
+
+    >>> duration(0.012), duration(1.5), duration(75), duration(119.9999), duration(3600)
+    ('12ms', '1.5s', '1m15s', '2m0s', '1h0m0s')
     """
-    >>> duration(0.012), duration(1.5), duration(75)
-    ('12ms', '1.5s', '1m15s')
-    """
-    if seconds < 1:
-        return f"{round(seconds * 1000)}ms"
-    minutes, rest = divmod(seconds, 60)
-    return f"{int(minutes)}m{round(rest)}s" if minutes else f"{round(rest, 3):g}s"
+    milliseconds = round(seconds * 1000)
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{minutes}m" if minutes or hours else ""
+    return f"{f'{hours}h' if hours else ''}{text}{rest / 1000:g}s"
 
 
 def spent_on(record: UsageRecord, day: str) -> float:

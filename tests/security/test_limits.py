@@ -1,15 +1,18 @@
 """Money and rates under load: what is spent stays under the ceiling, and nobody is refused below it."""
 
 import asyncio
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shared.clock import ManualClock
+from shared.models.offline import OfflineModel
 from shared.storage.base import STATE
 from shared.usage import meter
 from shared.usage.records import Spent, UsageRecord
-from tests.owners import ANN, BOB, Service, ask, service
+from tests.owners import ANN, BOB, Service, ask, conversation, service
 
 PRICES = '{"*": {"input": 10, "output": 100}}'
 
@@ -89,6 +92,63 @@ async def test_streams_say_what_is_left_too(tmp_path: Path) -> None:
         answer = await ann.post("/v1/responses", json={"input": "One.", "stream": True})
 
     assert "x-ratelimit-remaining-requests" in answer.headers
+
+
+async def test_no_more_turns_at_once_than_the_plan_allows(tmp_path: Path) -> None:
+    plans = '{"static": {"concurrent_turns": 2, "requests_per_minute": 100, "tokens_per_minute": null}}'
+    model = OfflineModel(word_delay=0.02)
+    async with service(tmp_path, model=model, COMPANION_PLANS=plans) as here, here.client() as ann:
+        body = {"input": "Say something.", "stream": True}
+        answers = await asyncio.gather(*(ann.post("/v1/responses", json=body) for _ in range(6)))
+        after = await ann.post("/v1/responses", json=body)
+
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert sum(answer.status_code == 200 for answer in answers) == 2
+    assert len(refused) == 4
+    for answer in refused:
+        assert answer.json()["error"]["code"] == "rate_limit_exceeded"
+        assert answer.headers["retry-after"] == "1"
+        assert answer.headers["retry-after-ms"] == "1000"
+        assert answer.headers["x-ratelimit-limit-requests"] == "100"
+    assert after.status_code == 200
+
+
+async def test_a_title_is_charged_too(tmp_path: Path) -> None:
+    async with service(tmp_path, COMPANION_PRICES=PRICES, COMPANION_TITLES="on") as here, here.client() as ann:
+        conv = await conversation(ann)
+        turn = await ask(ann, "Tell me of figs.", conversation=conv)
+        while (await ann.get(f"/v1/conversations/{conv}")).json()["title"] is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        (day,) = (await ann.get("/v1/me/usage")).json()["days"]
+
+    models = {each["model"]: each for each in day["models"]}
+    assert models["companion"]["output_tokens"] == turn["usage"]["output_tokens"]
+    assert models["companion-fast"]["cost"] > 0
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions", "/v1/embeddings"])
+async def test_every_surface_says_what_is_left_as_openai_does_and_refuses_in_its_words(
+    tmp_path: Path, path: str
+) -> None:
+    plans = '{"static": {"requests_per_minute": 1, "tokens_per_minute": 200000}}'
+    bodies: dict[str, Any] = {"/v1/chat/completions": {"messages": [{"role": "user", "content": "Hello."}]}}
+    body = {"model": "companion", **bodies.get(path, {"input": "Hello."})}
+    async with service(tmp_path, COMPANION_PLANS=plans) as here, here.client() as ann:
+        answers = [await ann.post(path, json=body) for _ in range(2)]
+
+    for answer, status, left in zip(answers, (200, 429), ("0", "0"), strict=True):
+        said = {name: value for name, value in answer.headers.items() if name.startswith("x-ratelimit")}
+        assert answer.status_code == status
+        assert sorted(said) == sorted(
+            f"x-ratelimit-{what}-{unit}" for what in ("limit", "remaining", "reset") for unit in ("requests", "tokens")
+        )
+        assert said["x-ratelimit-limit-requests"] == "1"
+        assert said["x-ratelimit-limit-tokens"] == "200000"
+        assert said["x-ratelimit-remaining-requests"] == left
+        assert re.fullmatch(r"(\d+h)?(\d+m)?\d+(\.\d+)?s|\d+ms", said["x-ratelimit-reset-requests"])
+    assert answers[1].json()["error"]["type"] == "requests"
+    assert 50 <= int(answers[1].headers["retry-after"]) <= 60
+    assert "retry-after" not in answers[0].headers
 
 
 async def test_one_owners_spending_is_no_business_of_anothers(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Each row is called by Bob twice, with Ann's ids and with ids of nothing: the ans
 success, and Ann's data is as it was. A route of the document without a row fails.
 """
 
+import asyncio
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,6 +205,48 @@ async def test_what_is_anothers_is_not_there(tmp_path: Path) -> None:
 
     assert wrong == []
     assert after == before
+
+
+async def test_no_route_takes_an_id_of_any_kind_that_is_anothers(tmp_path: Path) -> None:
+    """Every operation of the document that names something in its path, with every id that Ann has, fitting or not."""
+    bodies = {template(row.route): row.body for row in ROWS if row.body is not None}
+    wrong: list[str] = []
+    async with service(tmp_path) as here, here.client(BOB) as bob:
+        ids = await made_by_ann(here)
+        before = await contents(here, "ann")
+        own = await conversation(bob)
+        nothing = of_nothing(ids)
+        document = (await bob.get("/openapi.json")).json()
+        routes = [f"{verb.upper()} {path}" for path, verbs in document["paths"].items() for verb in verbs]
+        routes = [route for route in routes if "{" in route and route not in OWN_ONLY]
+
+        async def compare(route: str, name: str) -> None:
+            row = Row(re.sub(r"\{\w+\}", "{any_id}", route), bodies.get(route))
+            rest = {key: id_ for key, id_ in ids.items() if key in str(row.body)} | {"own_id": own}
+            theirs = await call(bob, row, rest | {"any_id": ids[name]})
+            none = await call(bob, row, of_nothing(rest) | {"own_id": own, "any_id": nothing[name]})
+            if theirs != none or not 400 <= theirs[0] < 500 or "Secret of Ann" in theirs[1]:
+                wrong.append(f"{route} with {name}: {theirs} / {none}")
+
+        pairs = [(route, name) for route in routes for name in ids]
+        for start in range(0, len(pairs), 32):
+            await asyncio.gather(*(compare(*pair) for pair in pairs[start : start + 32]))
+        after = await contents(here, "ann")
+
+    assert len(pairs) > 300
+    assert wrong == []
+    assert after == before
+
+
+async def test_a_key_of_idempotency_that_another_owner_used_is_ones_own(tmp_path: Path) -> None:
+    key = {"idempotency-key": "the-same"}
+    async with service(tmp_path) as here, here.client(ANN, **key) as ann, here.client(BOB, **key) as bob:
+        made = [await ask(each, "Secret of Ann." if each is ann else "Hello.") for each in (ann, bob)]
+        convs = [await conversation(each, metadata={"of": "me"}) for each in (ann, bob)]
+
+    assert made[0]["id"] != made[1]["id"]
+    assert convs[0] != convs[1]
+    assert "Secret of Ann" not in str(made[1])
 
 
 async def test_lists_show_ones_own(tmp_path: Path) -> None:

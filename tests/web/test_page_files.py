@@ -60,7 +60,7 @@ def test_without_a_built_page_one_sentence_says_how_to_get_it(monkeypatch: pytes
     monkeypatch.setattr(page, "DIST", tmp_path)  # the folder is where the build puts it: a constant on purpose
 
     assert page.MISSING.count("\n") == 1
-    assert "`make setup`" in page.MISSING
+    assert "make setup" in page.MISSING
     assert page.index({}).body == page.MISSING.encode()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from shared.clock import ManualClock
 from shared.errors import IdentityUnavailable, Unauthenticated
-from shared.identity.oidc import FRESH_SECONDS, REFRESH_SECONDS, STALE_SECONDS, Oidc, owner_of
+from shared.identity.oidc import FRESH_SECONDS, REFRESH_SECONDS, RETRY_SECONDS, STALE_SECONDS, Oidc, owner_of
 from shared.settings import Settings
 from tests.unit.identity.issuer import AUDIENCE, EC_KEY, ISSUER, NOW, OTHER_RSA_KEY, Issuer, claims, jwk, token
 
@@ -82,6 +82,20 @@ async def test_an_old_list_serves_while_a_new_one_is_asked_for_and_the_issuer_is
     clock.advance(STALE_SECONDS)
     with pytest.raises(IdentityUnavailable):
         await oidc.identify(token(claims(exp=NOW + 200_000, sub="much later")))
+
+
+async def test_an_issuer_that_was_down_for_a_moment_is_asked_again_soon_but_not_for_every_token() -> None:
+    issuer, clock = Issuer(is_down=True), ManualClock(NOW)
+    oidc = verifier(issuer, clock)
+    for _ in range(20):
+        with pytest.raises(IdentityUnavailable):
+            await oidc.identify(token())
+    asked = len(issuer.asked)
+    issuer.is_down = False
+    clock.advance(RETRY_SECONDS + 1)
+
+    assert asked == 1
+    assert await oidc.identify(token())
 
 
 async def test_a_token_that_was_checked_ends_when_it_ends() -> None:
