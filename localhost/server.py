@@ -14,10 +14,15 @@ from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from localhost import host, queues, timers
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HEADER_SECONDS = 30.0
+"""How long a client may take to send the head of a request; the cloud's host has the same."""
+STALL_SECONDS = 60.0
+"""How long a client may leave what was sent to it unread or unacknowledged, before its connection is given up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +61,40 @@ class Server(uvicorn.Server):
         self._on_start()
 
 
+class Impatient(HttpToolsProtocol):
+    """Uvicorn's protocol, but a client that does not come to the point is let go."""
+
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._wait()
+
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def _wait(self) -> None:
+        self._stop_waiting()
+        self._patience = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+
+
 def make_server(app: ASGIApp, *, drain: float, on_start: Callable[[], None]) -> Server:
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=Impatient,
         ws="none",
         lifespan="off",
         log_level="warning",
@@ -79,6 +114,8 @@ def bind(hostname: str, port: int) -> socket.socket:
     """
     listener = socket.socket(socket.AF_INET6 if ":" in hostname else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; what is accepted inherits it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(STALL_SECONDS * 1000))
     try:
         listener.bind((hostname, port))
     except OSError as exc:

@@ -262,10 +262,10 @@ def _index(data: bytes) -> list[Json]:
         found: object = orjson.loads(data)
     except orjson.JSONDecodeError:
         found = None
-    entries = cast(list[Any], found) if isinstance(found, list) else [found]
+    entries = cast(list[Any], found) if isinstance(found, list) else [None]
     if not all(isinstance(entry, dict) for entry in entries):
         raise _damaged("blob")
-    return entries
+    return cast(list[Json], entries)
 
 
 def _object(data: bytes) -> Json:
@@ -275,9 +275,10 @@ def _object(data: bytes) -> Json:
         found = None
     if not isinstance(found, dict):
         raise InvalidRequest("The archive has something that is not a JSON object.", code="invalid_archive")
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_deeper(found, MAX_DEPTH):
+    body = cast(Json, found)
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_deeper(body, MAX_DEPTH):
         raise InvalidRequest("The archive has something that is nested too deeply.", code="invalid_archive")
-    return cast(Json, found)
+    return body
 
 
 def _is_deeper(data: object, limit: int) -> bool:

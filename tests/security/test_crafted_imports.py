@@ -187,10 +187,12 @@ def odd_ones(body: Json) -> list[Json]:
             found += [{**body, key: value} for value in ODD]
             found.append({name: value for name, value in body.items() if name != key})
     for key in ("params", "usage"):
-        for inner in body.get(key) or {}:
+        given: Json = body.get(key) or {}
+        for inner in given:
             found += [{**body, key: {**body[key], inner: value}} for value in ODD[::3]]
     for side in ("input", "output"):
-        for item in body.get(side) or []:
+        items: list[Json] = body.get(side) or []
+        for item in items:
             for key in item:
                 found += [{**body, side: [{**item, key: value}]} for value in ODD[::2]]
     return found
