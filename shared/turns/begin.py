@@ -14,7 +14,6 @@ from dataclasses import replace
 from shared.app import App
 from shared.errors import AssistantError, Conflict, Unprocessable
 from shared.ids import derived_token
-from shared.jobs.base import TURNS, TURNS_LOW, QueueName
 from shared.models.gate import Ticket
 from shared.principal import Principal
 from shared.settings import Limits
@@ -25,6 +24,7 @@ from shared.turns.follow import relay
 from shared.turns.ledger import HeadMoved
 from shared.turns.live import LiveTurn
 from shared.turns.prepare import DEFAULT_OUTPUT_TOKENS, Joined, Plan, TurnRequest, prepare
+from shared.turns.queued import nudge, send_turn
 from shared.turns.replay import opening
 from shared.turns.run import Primed, Run
 from shared.usage import meter
@@ -96,6 +96,8 @@ async def _join(app: App, caller: Principal, turn: str, request: TurnRequest) ->
             "This Idempotency-Key was used for another request; use a new key for a new request.",
             code="idempotency_key_reused",
         )
+    if live is not None and live.record.status == "queued":  # its first host may have died before it told the workers
+        await nudge(app, caller.owner, live.record)
     return live
 
 
@@ -137,12 +139,6 @@ async def _enqueue(app: App, caller: Principal, plan: Plan) -> LiveTurn:
     live = await relay(app, caller.owner, plan.turn.id)
     assert live is not None
     return live
-
-
-async def send_turn(app: App, owner: str, turn: str, *, tier: str) -> None:
-    """Tell the workers of a background turn that may run. Should that fail, the recovery timer finds the turn."""
-    queue: QueueName = TURNS_LOW if tier == "flex" else TURNS
-    await app.queue.send(queue, {"owner": owner, "turn": turn})
 
 
 def _usage(plan: Plan) -> UsageRecord | None:

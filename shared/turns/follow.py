@@ -1,22 +1,19 @@
 """A turn's stream for whoever asks, wherever the turn runs: replay what was journalled, then follow it live."""
 
-import asyncio
-import logging
 import re
 from collections.abc import AsyncGenerator
 
 from shared.app import App
 from shared.conversations.records import TurnRecord
 from shared.conversations.repository import FoundTurn, find_turn
-from shared.errors import AssistantError, NotFound, UpstreamError
+from shared.errors import NotFound, UpstreamError
 from shared.turns.events import Batch
 from shared.turns.journal import Entry, read_entry, read_tail
 from shared.turns.live import LiveTurn
 from shared.turns.output import FIRST_SEQUENCE
+from shared.turns.queued import Nudges
 from shared.turns.replay import ending, middle, opening
 from shared.turns.takeover import take_over
-
-log = logging.getLogger("companion.turns")
 
 POLL_SECONDS = 0.1
 """How often a follower on another host looks for the next batch."""
@@ -71,16 +68,29 @@ async def follow(app: App, owner: str, response_id: str, *, after: int = -1) -> 
 
 
 async def follow_live(app: App, owner: str, live: LiveTurn, *, after: int = -1) -> AsyncGenerator[Batch]:
-    """A turn that runs here; should it go on elsewhere, so does this stream."""
-    async for batch in live.follow(after):
-        after = batch.last
-        yield batch
-    if live.record.is_final or not live.record.is_kept:
-        return
-    found = await find_turn(app.store, owner, live.record.id)
-    if found is not None:
-        async for batch in _follow_stored(app, owner, found.record, after):
+    """A turn that runs here; should it go on elsewhere, so does this stream. Its record is final afterwards."""
+    record = live.record
+    if live.is_here:
+        async for batch in live.follow(after):
+            after = batch.last
             yield batch
+        if live.record.is_final or not live.record.is_kept:
+            return
+        found = await find_turn(app.store, owner, live.record.id)
+        if found is None:
+            return
+        record = found.record
+    async for batch in _follow_stored(app, owner, record, after):
+        yield batch
+    await _ended(app, owner, live)
+
+
+async def _ended(app: App, owner: str, live: LiveTurn) -> None:
+    """Of a turn that ended elsewhere, what its followers here ask for."""
+    found = await find_turn(app.store, owner, live.record.id)
+    live.end(found.record if found is not None else None)
+    if live.record.status == "failed" and live.record.error:
+        live.error = UpstreamError(live.record.error["message"], code=live.record.error["code"])
 
 
 async def _follow_stored(app: App, owner: str, turn: TurnRecord, after: int) -> AsyncGenerator[Batch]:
@@ -114,7 +124,7 @@ class _Reader:
     async def until_final(self) -> AsyncGenerator[Batch]:
         async for batch in self._catch_up():
             yield batch
-        idle = 0
+        idle, nudges = 0, Nudges(self._app, self._owner, self.turn)
         while True:
             entry = None if self._is_whole else await read_entry(self._app.store, self.turn.id, self._number + 1)
             if entry is not None:
@@ -128,6 +138,8 @@ class _Reader:
             if self._is_whole or is_silent or idle % RECORD_EVERY == 0:
                 if not await self._look() or self.turn.is_final:
                     return
+                if self.turn.status == "queued":
+                    await nudges.give(self.turn)
                 live = await take_over(self._app, self._owner, self.turn.id) if is_silent else None
                 if live is not None:
                     async for batch in live.follow(self.after):
@@ -196,18 +208,18 @@ class _Reader:
 
 
 async def finished(app: App, owner: str, live: LiveTurn) -> TurnRecord:
-    """The final record of a turn that runs here, or has gone on elsewhere."""
-    record = await live.finished()
-    if record.is_final or not record.is_kept:
-        return record
+    """The final record of a turn that runs here, or elsewhere."""
+    if live.is_here:
+        record = await live.finished()
+        if record.is_final or not record.is_kept:
+            return record
     async for _ in follow_live(app, owner, live):
         pass
-    found = await find_turn(app.store, owner, record.id)
-    return found.record if found is not None else record
+    return live.record
 
 
 async def relay(app: App, owner: str, response_id: str) -> LiveTurn | None:
-    """A turn as if it ran here, wherever it runs or ran; None when there is no such turn."""
+    """A turn wherever it runs or ran; None when there is no such turn."""
     live = app.live.find(owner, response_id)
     if live is not None:
         return live
@@ -215,20 +227,6 @@ async def relay(app: App, owner: str, response_id: str) -> LiveTurn | None:
     if found is None:
         return None
     live = LiveTurn(found.record)
-    app.live.keep(asyncio.create_task(_pump(app, owner, live)))
+    live.is_here = False
+    live.end()
     return live
-
-
-async def _pump(app: App, owner: str, live: LiveTurn) -> None:
-    try:
-        async for batch in _follow_stored(app, owner, live.record, -1):
-            live.publish(batch)
-        found = await find_turn(app.store, owner, live.record.id)
-        live.end(found.record if found else None)
-    except AssistantError as error:  # whoever follows goes on by itself, and is told if that fails too
-        log.info("relay.broken", extra={"response_id": live.record.id, "code": error.code})
-    finally:
-        if not live.is_over:
-            live.end()
-        if live.record.status == "failed" and live.record.error:
-            live.error = UpstreamError(live.record.error["message"], code=live.record.error["code"])

@@ -22,6 +22,7 @@ class LiveTurn:
         "headers",
         "is_cancelling",
         "is_ending",
+        "is_here",
         "is_over",
         "readers",
         "record",
@@ -33,6 +34,8 @@ class LiveTurn:
         """As accepted; final once the turn is over."""
         self.batches: list[Batch] = []
         self.readers = 0
+        self.is_here = True
+        """False: it runs, or ran, on another host, or waits for one; it is followed from the store."""
         self.is_over = False
         """No batch will follow. The record may not be final: then another host has the turn."""
         self.error: AssistantError | None = None

@@ -9,9 +9,9 @@ from shared.conversations.repository import FoundTurn
 from shared.errors import AssistantError
 from shared.storage.base import STATE, BatchFailed, Due
 from shared.storage.mutate import Change, mutate
-from shared.turns.begin import send_turn
 from shared.turns.live import LiveTurn
 from shared.turns.prepare import QUEUED_SECONDS
+from shared.turns.queued import send_turn
 from shared.turns.takeover import take_over
 from shared.usage import meter
 from shared.usage.records import UsageRecord

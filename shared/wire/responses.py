@@ -316,7 +316,10 @@ _FLOATS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 
 
 def render_response(turn: TurnRecord, *, status: str | None = None, output: list[Json] | None = None) -> Json:
-    """The response object: the union of OpenAI's and Open Responses' required fields, nulls included."""
+    """The response object: the union of OpenAI's and Open Responses' required fields, nulls included.
+
+    `notes` are Companion's own, and only there when something happened that its owner may want to know.
+    """
     shown = status or turn.status
     final = status is None and turn.is_final
     return {
@@ -332,6 +335,7 @@ def render_response(turn: TurnRecord, *, status: str | None = None, output: list
         "conversation": {"id": turn.conversation} if turn.conversation else None,
         "output": visible_items(turn.output if output is None else output, turn.include),
         "usage": turn.usage if final else None,
+        **({"notes": turn.notes} if final and turn.notes else {}),
     }
 
 

@@ -70,7 +70,7 @@ async def _check_replay(world: World, reader: Client, turn: TurnRecord) -> Shown
     except AssertionError as failure:
         world.accuse(f"{turn.id}: {failure}")
         return whole
-    if told != [_comparable(item) for item in turn.output]:
+    if told != [comparable(item) for item in turn.output]:
         world.accuse(f"{turn.id}: the events add up to other items than the record has: {told} / {turn.output}")
     after = world.chance.randrange(-1, len(events))
     part = await _replay(world, reader, turn.id, after)
@@ -119,10 +119,11 @@ def retell(events: list[Json]) -> list[Json]:
         for place, part in enumerate(parts):
             if part.get("text", "") != texts.get((index, place), ""):
                 raise AssertionError(f"the deltas of item {index} do not add up to its part {place}")
-    return [_comparable(item) for item in items]
+    return [comparable(item) for item in items]
 
 
-def _comparable(item: Json) -> Json:
+def comparable(item: Json) -> Json:
+    """An item without what is null."""
     return {name: value for name, value in item.items() if value is not None}
 
 

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import math
 import random
 import re
 import signal
@@ -14,17 +15,26 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from shared.settings import Limits
+from tests.sim.invariants import comparable, retell
 from tests.soak.fleet import Fleet, Member, running
 from tests.soak.upstream import KEY, MODEL, TroubledModel, serving
-from tests.soak.users import Figures, Turn, User
+from tests.soak.users import Figures, Json, Recovery, Turn, User, event_of
 
 LEASE = 1.5
+SILENCE = 1.5
+"""Seconds without a word after which the hosts take the model's answer for cut."""
+BALANCER_SECONDS = 1.0
+"""After which a load balancer sees that a process stands still; until then it sends requests there."""
+MOST_FAILED = 0.1
+"""Share of the turns that may end `failed`: a turn whose every try met a troubled call does."""
+RECOVERY_SECONDS = 2.0
+"""Within which 99 in 100 broken streams go on."""
 _WORD = re.compile(r"(\d+)\.(\d+)")
 
 
@@ -42,8 +52,8 @@ class Plan:
     """Share of the model's calls that go wrong."""
     hang_ups: float = 0.04
     """Chance that a client hangs up after a delivery."""
-    background: float = 0.8
-    """Share of the turns that run in the background."""
+    foreground_every: int = 5
+    """Which of the turns runs in the foreground; the others in the background."""
     gap: float = 2.0
     """Seconds between two blows to the fleet, on average."""
     seed: str = "chaos"
@@ -55,32 +65,59 @@ class Plan:
 class Result:
     figures: Figures
     blows: Counter[str]
-    model: Counter[str]
+    model: TroubledModel
     statuses: Counter[str]
-    attempts: int
-    """Turns that another host had to take over, or that were made again after a break."""
+    notes: Counter[str]
+    """What turns say of themselves, by its first words."""
     seconds: float
+    stall: float = 0.0
+    """Longest time that this machine kept a process from running: what was measured beside that says little."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether every promise was."""
+        p99 = quantile(self.recoveries(), 0.99)
+        return not self.figures.violations and (p99 is None or p99 < RECOVERY_SECONDS)
+
+    def recoveries(self) -> list[float]:
+        """Seconds of each, less those in which the model hung on a host that was alive."""
+        return sorted(
+            each.ended - each.began - sum(_overlap(each, silence) for silence in self.model.silences[each.asked])
+            for each in self.figures.recoveries
+        )
 
     def summary(self) -> dict[str, Any]:
-        recoveries = sorted(self.figures.recoveries)
+        figures = self.figures
+        recoveries = self.recoveries()
+        observed = sorted(each.ended - each.began for each in figures.recoveries)
         return {
-            "turns": self.figures.turns,
+            "turns": figures.turns,
+            "in the background": figures.in_background,
+            "events": figures.events,
             "seconds": round(self.seconds, 1),
-            "statuses": dict(self.statuses),
-            "blows": dict(self.blows),
-            "model": dict(self.model),
-            "hang-ups": self.figures.hang_ups,
-            "breaks": self.figures.breaks,
-            "refusals": self.figures.refusals,
+            "statuses": dict(sorted(self.statuses.items())),
+            "blows": dict(sorted(self.blows.items())),
+            "model": dict(sorted(self.model.counts.items())),
+            "notes": dict(sorted(self.notes.items())),
+            "hang-ups": figures.hang_ups,
+            "breaks": figures.breaks,
+            "refusals": figures.refusals,
             "recoveries": len(recoveries),
-            "recovery p50": _quantile(recoveries, 0.50),
-            "recovery p99": _quantile(recoveries, 0.99),
-            "violations": len(self.figures.violations),
+            "recovery p50": quantile(recoveries, 0.50),
+            "recovery p99": quantile(recoveries, 0.99),
+            "recovery p99 with the model's hangs": quantile(observed, 0.99),
+            "longest stall of the machine": round(self.stall, 3),
+            "violations": len(figures.violations),
         }
 
 
-def _quantile(values: list[float], share: float) -> float | None:
-    return round(values[min(len(values) - 1, int(share * len(values)))], 3) if values else None
+def _overlap(recovery: Recovery, silence: tuple[float, float]) -> float:
+    return max(0.0, min(recovery.ended, silence[1]) - max(recovery.began, silence[0]))
+
+
+def quantile(values: list[float], share: float) -> float | None:
+    """By nearest rank."""
+    return round(values[max(0, math.ceil(share * len(values)) - 1)], 3) if values else None
 
 
 async def run(plan: Plan, data: Path) -> Result:
@@ -94,31 +131,38 @@ async def run(plan: Plan, data: Path) -> Result:
             for n in range(plan.users)
         ]
         began = time.monotonic()
+        stalls = [0.0]
         try:
             storm = asyncio.create_task(_storm(fleet, plan, chance, blows))
+            watch = asyncio.create_task(_watch(stalls))
             numbers = iter(range(plan.turns))
             kept: list[tuple[User, str, list[Turn]]] = []
-            await asyncio.gather(*(_live(user, name, numbers, plan, kept) for name, user in enumerate(users)))
+            await asyncio.gather(*(_live(user, numbers, plan, kept) for user in users))
             storm.cancel()
-            await asyncio.gather(storm, return_exceptions=True)
+            watch.cancel()
+            await asyncio.gather(storm, watch, return_exceptions=True)
             seconds = time.monotonic() - began
             await _calm(fleet)
-            statuses: Counter[str] = Counter()
-            attempts = 0
+            result = Result(figures, blows, model, Counter(), Counter(), seconds, stalls[0])
             for user, conversation, turns in kept:
-                attempts += await _check(user, conversation, turns, figures, statuses)
+                await _check(user, conversation, turns, plan, result)
+            failed = result.statuses["failed"]
+            if failed > max(10, MOST_FAILED * plan.turns):
+                figures.violations.append(f"{failed} turns failed: more than the model's trouble explains")
         finally:
             for user in users:
                 await user.close()
-    return Result(figures, blows, model.counts, statuses, attempts, seconds)
+    return result
 
 
 def _settings(plan: Plan, upstream: str) -> dict[str, str]:
     unlimited = {field.name: None for field in dataclasses.fields(Limits)}
+    patience = {"first_token": SILENCE, "silence": SILENCE}
+    deployment = {"endpoint": upstream, "model": MODEL, "key": "OPENAI_API_KEY", **patience}
+    routes = {"deployments": {MODEL: deployment}, "models": {"companion": {"chain": [MODEL]}}}
     return {
-        "OPENAI_BASE_URL": upstream,
+        "COMPANION_ROUTES": json.dumps(routes),
         "OPENAI_API_KEY": KEY,
-        "OPENAI_MODEL": MODEL,
         "COMPANION_API_KEYS": ",".join(f"key{n}=owner{n}" for n in range(plan.users)),
         "COMPANION_HEARTBEAT": "1",
         "COMPANION_LEASE": str(LEASE),
@@ -129,15 +173,21 @@ def _settings(plan: Plan, upstream: str) -> dict[str, str]:
     }
 
 
-async def _live(user: User, name: int, numbers: Any, plan: Plan, kept: list[tuple[User, str, list[Turn]]]) -> None:
+async def _live(user: User, numbers: Iterator[int], plan: Plan, kept: list[tuple[User, str, list[Turn]]]) -> None:
     """Conversation after conversation, as long as there are turns to take."""
-    chance = random.Random(f"{plan.seed} life {name}")
     for number in numbers:
         if not user.conversation or len(user.turns) >= plan.per_conversation:
             user.turns = []
             await user.begin(str(number))
             kept.append((user, user.conversation, user.turns))
-        await user.take_turn(str(number), background=chance.random() < plan.background)
+        await user.take_turn(str(number), background=number % plan.foreground_every > 0)
+
+
+async def _watch(stalls: list[float]) -> None:
+    while True:
+        began = time.monotonic()
+        await asyncio.sleep(0.02)
+        stalls[0] = max(stalls[0], time.monotonic() - began - 0.02)
 
 
 async def _storm(fleet: Fleet, plan: Plan, chance: random.Random, blows: Counter[str]) -> None:
@@ -148,35 +198,37 @@ async def _storm(fleet: Fleet, plan: Plan, chance: random.Random, blows: Counter
             if blow == "cut":
                 blows[blow] += fleet.cut(chance)
                 continue
-            ready = [member for member in fleet.members if member.is_ready]
-            if len(ready) < 3:
+            well = [member for member in fleet.members if member.is_ready and not member.is_struck]
+            if len(well) < 3:
                 continue
             blows[blow] += 1
-            member = chance.choice(ready)
-            member.is_ready = blow == "stop"  # a load balancer takes a moment to see that one stands still
-            group.create_task(_BLOWS[blow](member))
+            group.create_task(_strike(blow, chance.choice(well), chance.uniform(1.1, 2.5) * LEASE))
 
 
-async def _kill(member: Member) -> None:
-    member.send(signal.SIGKILL)
+async def _strike(blow: str, member: Member, seconds: float) -> None:
+    member.is_struck = True
+    member.is_ready = blow == "stop"  # that one has died is seen at once: nobody listens there
+    await (_stop(member, seconds) if blow == "stop" else _restart(member, _SIGNALS[blow]))
+    member.is_struck = False
+
+
+_SIGNALS = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM}
+
+
+async def _restart(member: Member, end: signal.Signals) -> None:
+    member.send(end)
     await member.ended()
     await member.start()
 
 
-async def _terminate(member: Member) -> None:
-    member.send(signal.SIGTERM)
-    await member.ended()
-    await member.start()
-
-
-async def _stop(member: Member) -> None:
-    """Longer than its leases, then on as if nothing had been."""
-    member.send(signal.SIGSTOP)
-    await asyncio.sleep(2 * LEASE)
+async def _stop(member: Member, seconds: float) -> None:
+    """Longer than its leases, then on as if nothing had been: sometimes while its clients still listen."""
+    member.freeze()
+    await asyncio.sleep(BALANCER_SECONDS)
+    member.is_ready = False
+    await asyncio.sleep(seconds - BALANCER_SECONDS)
     member.send(signal.SIGCONT)
-
-
-_BLOWS = {"kill": _kill, "terminate": _terminate, "stop": _stop}
+    member.is_ready = True
 
 
 async def _calm(fleet: Fleet) -> None:
@@ -189,28 +241,62 @@ async def _calm(fleet: Fleet) -> None:
             await member.start()
 
 
-async def _check(user: User, conversation: str, turns: list[Turn], figures: Figures, statuses: Counter[str]) -> int:
+async def _check(user: User, conversation: str, turns: list[Turn], plan: Plan, result: Result) -> None:
     """Each turn is final and replays as it was shown; the conversation has each item once, in order."""
     said: list[str] = []
-    retaken = 0
+    violations = result.figures.violations
     for turn in turns:
+        if turn.id is None:
+            violations.append(f"{turn.key}: never accepted")
+            continue
         response = await user.call("GET", f"/responses/{turn.id}")
-        statuses[response["status"]] += 1
-        if response["status"] not in ("completed", "incomplete", "failed", "cancelled"):
-            figures.violations.append(f"{turn.id}: still {response['status']}")
-        replay = await user.replay(turn)
-        differing = [number for number, block in turn.blocks.items() if replay.get(number) != block]
-        if differing or set(replay) != set(turn.blocks):
-            figures.violations.append(f"{turn.id}: events {differing[:5]} are replayed otherwise")
-        retaken += len(response["output"]) > 1
-        for item in response["output"]:
-            _check_text(turn, item, figures)
+        result.statuses[response["status"]] += 1
+        result.notes.update(note.partition(" (")[0].partition(";")[0] for note in response.get("notes", ()))
+        violations += [f"{turn.id}: {wrong}" for wrong in _wrongs(turn, await user.replay(turn), response, plan)]
         if response["status"] != "failed":
             said += [turn.text, *(item["id"] for item in response["output"])]
     found = await _items(user, conversation)
     if found != said:
-        figures.violations.append(f"{conversation}: has {found}, should have {said}")
-    return retaken
+        violations.append(f"{conversation}: has {found}, should have {said}")
+
+
+def _wrongs(turn: Turn, replay: dict[int, bytes], response: Json, plan: Plan) -> Iterator[str]:
+    """What is wrong with a turn whose client saw its end, by its replay and by its record."""
+    if response["status"] not in ("completed", "incomplete", "failed", "cancelled"):
+        yield f"still {response['status']}"
+    if response["status"] != turn.status:
+        yield f"is {response['status']}, was shown as {turn.status}"
+    differing = [number for number, block in turn.blocks.items() if replay.get(number) != block]
+    if differing or set(replay) != set(turn.blocks):
+        yield f"shown were {len(turn.blocks)} events, replayed {len(replay)}; {differing[:5]} differ"
+    events = [event_of(block) for _, block in sorted(turn.blocks.items())]
+    try:
+        told = retell(events)
+    except AssertionError as failure:
+        yield str(failure)
+    else:
+        if told != [comparable(item) for item in response["output"]]:
+            yield f"shown was {told}, stored is {response['output']}"
+    if events and events[-1].get("response", {}).get("output") != response["output"]:
+        yield "the terminal event shows other items than the record"
+    answers = [item for item in response["output"] if item["type"] == "message"]
+    for place, item in enumerate(answers):
+        is_last = place == len(answers) - 1
+        yield from _wrongs_of(item, plan.words if is_last and response["status"] == "completed" else None)
+    if response["status"] == "completed" and not answers:
+        yield "completed, but without an answer"
+
+
+def _wrongs_of(item: Json, words: int | None) -> Iterator[str]:
+    """One answer comes from one call of the model, without a gap; `words` is how many a whole one has."""
+    text = "".join(part["text"] for part in item["content"])
+    found = [(int(word[1]), int(word[2])) for word in map(_WORD.fullmatch, text.split()) if word]
+    if len(found) < len(text.split()) or (found and found != [(found[0][0], place) for place in range(len(found))]):
+        yield f"two answers in one: {text!r}"
+    if words is not None and (len(found) != words or item["status"] != "completed"):
+        yield f"completed, but its answer is {item['status']} with {len(found)} words of {words}"
+    if words is None and item["status"] == "completed" and found:
+        yield f"an answer that was not the last is completed: {text!r}"
 
 
 async def _items(user: User, conversation: str) -> list[str]:
@@ -219,27 +305,17 @@ async def _items(user: User, conversation: str) -> list[str]:
     return [item["content"][0]["text"] if item.get("role") == "user" else item["id"] for item in page["data"]]
 
 
-def _check_text(turn: Turn, item: Any, figures: Figures) -> None:
-    """One answer comes from one call of the model, without a gap."""
-    if item["type"] != "message":
-        return
-    text = "".join(part["text"] for part in item["content"])
-    words = [_WORD.fullmatch(word) for word in text.split()]
-    found = [(int(word[1]), int(word[2])) for word in words if word]
-    if len(found) < len(words) or (found and found != [(found[0][0], place) for place in range(len(found))]):
-        figures.violations.append(f"{turn.id}: two answers in one: {text!r}")
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak.chaos", description="Real processes under fire.")
     parser.add_argument("--turns", type=int, default=1000)
+    parser.add_argument("--gap", type=float, default=2.0, help="seconds between two blows, on average")
     parser.add_argument("--seed", default="chaos")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="companion-chaos-") as folder:
-        result = asyncio.run(run(Plan(turns=given.turns, seed=given.seed), Path(folder)))
+        result = asyncio.run(run(Plan(turns=given.turns, gap=given.gap, seed=given.seed), Path(folder)))
     print(json.dumps(result.summary()))  # noqa: T201
     print(*result.figures.violations[:20], sep="\n")  # noqa: T201
-    return 1 if result.figures.violations else 0
+    return 0 if result.is_kept else 1
 
 
 if __name__ == "__main__":

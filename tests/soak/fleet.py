@@ -9,8 +9,9 @@ import contextlib
 import os
 import random
 import signal
+import sqlite3
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -27,6 +28,9 @@ class Member:
     def __init__(self, data: Path, settings: Mapping[str, str]) -> None:
         self.port = free_port()
         self.is_ready = False
+        """The balancer sends requests here."""
+        self.is_struck = False
+        """Something is being done to it."""
         self.output = (data / f"host-{self.port}.log").open("ab")
         self._data = data
         self._settings = settings
@@ -59,6 +63,11 @@ class Member:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
 
+    def freeze(self) -> None:
+        """Stop it where it stands, but not amid a write: SQLite's one lock would stand still with it."""
+        with _locked(self._data / "companion.db"):
+            self.send(signal.SIGSTOP)
+
     async def ended(self) -> None:
         assert self._process is not None
         self.is_ready = False
@@ -71,6 +80,18 @@ class Member:
             self.send(signal.SIGKILL)
             await self._process.wait()
         self.output.close()
+
+
+@contextlib.contextmanager
+def _locked(database: Path) -> Generator[None]:
+    """With nobody else writing to it, if it exists."""
+    if not database.exists():
+        yield
+        return
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
 
 
 class Fleet:

@@ -5,8 +5,10 @@ Each word of an answer tells which call said it ("12.0 12.1 12.2 …"), so that 
 
 import asyncio
 import json
+import math
 import random
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -30,6 +32,8 @@ class TroubledModel:
             pace: seconds a word.
         """
         self.counts: Counter[str] = Counter()
+        self.silences: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+        """By what was asked: from when to when a call hung, until whoever asked gave it up."""
         self._trouble = trouble
         self._words = words
         self._pace = pace
@@ -49,6 +53,7 @@ class TroubledModel:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         number, self._number = self._number, self._number + 1
+        asked = _asked(await request.json())
         trouble = self._chance.choice(TROUBLES) if self._chance.random() < self._trouble else ""
         self.counts["calls"] += 1
         self.counts[trouble or "well"] += 1
@@ -58,15 +63,15 @@ class TroubledModel:
             case "500":
                 return _error(500, "server_error", {})
             case _:
-                return await self._stream(request, number, trouble)
+                return await self._stream(request, number, trouble, asked)
 
-    async def _stream(self, request: web.Request, number: int, trouble: str) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, number: int, trouble: str, asked: str) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
         await response.prepare(request)
         stop = self._chance.randrange(self._words)
         for place in range(self._words):
             if trouble and place == stop:
-                return await self._break(request, response, trouble)
+                return await self._break(request, response, trouble, asked)
             word = f"{' ' if place else ''}{number}.{place}"
             await response.write(_chunk(number, {"delta": {"role": "assistant", "content": word}, "index": 0}))
             await asyncio.sleep(self._pace)
@@ -76,14 +81,31 @@ class TroubledModel:
         await response.write(b"data: [DONE]\n\n")
         return response
 
-    async def _break(self, request: web.Request, response: web.StreamResponse, trouble: str) -> web.StreamResponse:
+    async def _break(
+        self, request: web.Request, response: web.StreamResponse, trouble: str, asked: str
+    ) -> web.StreamResponse:
         if trouble == "hang":
-            await asyncio.sleep(HANG_SECONDS)
+            await self._hang(asked)
         if trouble == "garbage":
             await response.write(b'data: {"choices": [{"delta\n\n')
         if trouble == "cut" and request.transport is not None:
             request.transport.abort()
         return response
+
+    async def _hang(self, asked: str) -> None:
+        began = time.monotonic()
+        self.silences[asked].append((began, math.inf))
+        place = len(self.silences[asked]) - 1
+        try:
+            await asyncio.sleep(HANG_SECONDS)
+        finally:
+            self.silences[asked][place] = (began, time.monotonic())
+
+
+def _asked(body: Any) -> str:
+    """What the user said last."""
+    said: Any = next(message["content"] for message in reversed(body["messages"]) if message["role"] == "user")
+    return said if isinstance(said, str) else said[-1]["text"]
 
 
 def _chunk(number: int, choice: Any, usage: Any = None) -> bytes:

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import orjson
@@ -17,18 +17,29 @@ GIVE_UP_SECONDS = 120.0
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 
 
+class Recovery(NamedTuple):
+    """From when a client knew that its stream had broken to the next event of it."""
+
+    asked: str
+    """What the turn was asked."""
+    began: float
+    ended: float
+
+
 @dataclass(slots=True)
 class Figures:
     """What all users together saw."""
 
     turns: int = 0
+    """That were seen to their terminal event."""
+    in_background: int = 0
     hang_ups: int = 0
     breaks: int = 0
     """Connections that broke, or went silent, under a client."""
     refusals: int = 0
     """Answers that ask to try again (409, 429, 5xx)."""
-    recoveries: list[float] = field(default_factory=list[float])
-    """Seconds from when a client knew of a break to its next event."""
+    events: int = 0
+    recoveries: list[Recovery] = field(default_factory=list[Recovery])
     violations: list[str] = field(default_factory=list[str])
 
 
@@ -84,6 +95,8 @@ class User:
                 request = self._session.get(url, timeout=_TIMEOUT)
             await self._read(turn, request)
         self.figures.turns += 1
+        self.figures.in_background += background
+        self.figures.events += len(turn.blocks)
 
     async def _read(self, turn: Turn, request: Any) -> None:
         """One connection, until it ends, breaks, or the client hangs up."""
@@ -110,7 +123,7 @@ class User:
         for block in blocks:
             if block.startswith(b":") or block == b"data: [DONE]":
                 continue
-            event = orjson.loads(block[block.index(b"\ndata: ") + 7 :])
+            event = event_of(block)
             if event["type"] == "error":
                 self._broken(turn)
                 return True
@@ -122,7 +135,7 @@ class User:
             if number == 0:
                 turn.id = event["response"]["id"]
             if turn.broken_at is not None:
-                self.figures.recoveries.append(time.monotonic() - turn.broken_at)
+                self.figures.recoveries.append(Recovery(turn.text, turn.broken_at, time.monotonic()))
                 turn.broken_at = None
             if event["type"] in TERMINAL:
                 turn.status = event["response"]["status"]
@@ -170,6 +183,11 @@ class User:
 
     def _accuse(self, turn: Turn, what: str) -> None:
         self.figures.violations.append(f"{turn.id} ({turn.key}): {what}")
+
+
+def event_of(block: bytes) -> Json:
+    """The event in a block of a stream."""
+    return orjson.loads(block[block.index(b"\ndata: ") + 7 :])
 
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=PATIENCE, sock_read=PATIENCE)

@@ -52,7 +52,10 @@ class EffectiveText(TypedDict):
 
 
 class ResponseObject(TypedDict):
-    """A response: what was asked, with the values in force, and what came of it. Every key is always there."""
+    """A response: what was asked, with the values in force, and what came of it. Every key but `notes` is always there.
+
+    `notes` is Companion's own: what happened on the way (a take-over, an answer that broke off), in a sentence each.
+    """
 
     id: str
     object: Literal["response"]
@@ -89,6 +92,7 @@ class ResponseObject(TypedDict):
     conversation: ConversationRef | None
     output: list[Item]
     usage: Usage | None
+    notes: NotRequired[list[str]]
 
 
 class InputTokens(TypedDict):

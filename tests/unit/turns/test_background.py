@@ -1,5 +1,6 @@
 """Background turns: accepted at once, run by whoever gets the message, fair between owners, found again when lost."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -13,9 +14,10 @@ from shared.models.offline import OfflineModel
 from shared.models.scripted import ScriptedModel, says
 from shared.principal import Principal
 from shared.storage.base import STATE, Upsert
+from shared.turns import queued
 from shared.turns.begin import begin_turn
 from shared.turns.cancel import cancel_turn
-from shared.turns.follow import get_turn
+from shared.turns.follow import follow_live, get_turn
 from shared.turns.prepare import TurnRequest
 from shared.turns.recovery import GRACE_SECONDS, recover
 from shared.turns.takeover import run_queued
@@ -134,6 +136,48 @@ async def test_a_lost_message_is_found_again(make_app: MakeApp) -> None:
     assert await deliver(app) == turn.id
 
 
+async def test_who_follows_a_turn_that_its_worker_took_to_its_death_has_it_sent_again(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queued, "NUDGE_SECONDS", 0.05)
+    app = make_app(ScriptedModel([says("done")]))
+    turn = await send(app, "ada", "go")
+    assert isinstance(app.queue, StoreQueue)
+    assert await app.queue.receive("turns")  # and the worker is no more
+    following = asyncio.create_task(events(app, turn.id))
+    await asyncio.sleep(1.0)
+    await deliver(app)
+
+    assert (await following)[-1]["type"] == "response.completed"
+
+
+async def test_who_follows_a_turn_in_the_line_does_not_help_it_forward(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queued, "NUDGE_SECONDS", 0.05)
+    app = make_app(ScriptedModel([]), COMPANION_BACKGROUND_SLOTS="1")
+    await send(app, "ada", "first")
+    second = await send(app, "ada", "second")
+    assert isinstance(app.queue, StoreQueue)
+    assert await app.queue.receive("turns")  # of the first
+    following = asyncio.create_task(events(app, second.id))
+    await asyncio.sleep(0.5)
+    following.cancel()
+
+    assert await app.queue.receive("turns") is None
+
+
+async def test_a_send_that_comes_again_tells_the_workers_again(make_app: MakeApp) -> None:
+    """The first host may have died between the two."""
+    app = make_app(ScriptedModel([says("done")]))
+    first = await begin(app, "go", background=True, send_key="k", body_hash="h")
+    assert isinstance(app.queue, StoreQueue)
+    assert await app.queue.receive("turns")
+    await begin(app, "go", background=True, send_key="k", body_hash="h")
+
+    assert await deliver(app) == first.record.id
+
+
 async def test_needs_to_be_stored() -> None:
     with pytest.raises(InvalidRequest):
         refuse_unsupported(CreateResponse(input="x", background=True, store=False))
@@ -144,7 +188,7 @@ async def test_streams_while_another_host_runs_it(make_app: MakeApp) -> None:
     live = await begin(here, "go", background=True, stream=True)
     running = await run_queued(there, CALLER.owner, live.record.id)
     assert running is not None
-    seen = [event async for batch in live.follow() for event in batch.events]
+    seen = [event async for batch in follow_live(here, CALLER.owner, live) for event in batch.events]
 
     assert seen[-1]["type"] == "response.completed"
     assert text_of(running.record) == "one two"

@@ -16,7 +16,7 @@ from shared.turns.events import fold
 from shared.turns.follow import finished
 from shared.turns.prepare import TurnRequest
 from shared.turns.takeover import take_over
-from shared.wire.responses import CreateResponse
+from shared.wire.responses import CreateResponse, render_response
 from tests.unit.turns.asking import CALLER, ask, conversation, events, text_of
 from tests.unit.turns.conftest import MakeApp
 
@@ -54,7 +54,7 @@ async def test_what_broke_off_is_closed_and_the_answer_begins_again_in_a_new_ite
     assert messages(turn) == [("incomplete", "The answer is "), ("completed", "The answer is 42")]
     assert model.requests[1].prefix is None
     assert model.requests[1].items == model.requests[0].items
-    assert "broke off" in turn.notes[0]
+    assert "broke off" in render_response(turn)["notes"][0]
     await check_replay(app, turn)
 
 

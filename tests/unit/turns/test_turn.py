@@ -15,7 +15,7 @@ from shared.storage.base import STATE
 from shared.tools.registry import ServerTool, ToolRegistry
 from shared.turns.cancel import cancel_turn, delete_turn
 from shared.turns.events import Batch, fold
-from shared.turns.follow import get_turn
+from shared.turns.follow import finished, get_turn
 from shared.usage.meter import month_id
 from shared.usage.records import UsageRecord
 from tests.unit.turns.asking import CALLER, ask, begin, conversation, events, text_of
@@ -179,7 +179,7 @@ class TestSends:
             *(begin(app, "once", send_key="k", body_hash="h") for _ in range(2)),
         )
         assert first.record.id == second.record.id
-        assert text_of(await second.finished()) == "ab"
+        assert text_of(await finished(app, CALLER.owner, second)) == "ab"
 
     async def test_a_key_finds_the_finished_turn_on_another_host(self, make_app: MakeApp) -> None:
         here, there = make_app(ScriptedModel([says("a")])), make_app(ScriptedModel())
