@@ -26,6 +26,9 @@ type Json = dict[str, Any]
 
 WORKERS = 20
 PER_SECOND = 10
+HEALTHY = 24
+"""Turns, one after the other, before anything fails: their median is the normal time, and the host learns from them
+what is usual."""
 
 
 def main() -> int:
@@ -40,7 +43,7 @@ async def _run(turns: int, outage: float) -> int:
     upstream = Unreliable()
     async with serving(upstream) as url:
         routes = {
-            "deployments": {"only": {"endpoint": url, "model": "m", "first_token": 0.6, "silence": 0.4}},
+            "deployments": {"only": {"endpoint": url, "model": "m"}},
             "models": {"companion": {"chain": ["only"]}},
         }
         with tempfile.TemporaryDirectory() as data:
@@ -63,7 +66,7 @@ type Row = tuple[str, str, str, bool]
 
 
 async def _failing(session: aiohttp.ClientSession, base: str, upstream: Unreliable, turns: int) -> list[Row]:
-    normal = statistics.median([(await _ask(session, base))[1] for _ in range(8)])
+    normal = statistics.median([(await _ask(session, base))[1] for _ in range(HEALTHY)])
     upstream.failing, before = 0.3, upstream.calls
     left = iter(range(turns))
     results: list[tuple[Json, float]] = []

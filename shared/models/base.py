@@ -82,6 +82,12 @@ class ModelRequest:
     """How the answer begins: it was shown already, and the model goes on from it. Only where `Router.can_continue`."""
     deadline: float | None = None
     """Seconds this call may take in all; None: the deployment's own limit."""
+    silence: float | None = None
+    """Seconds without a word, once the first were told, after which the answer counts as cut; None: the transport's."""
+    is_last_try: bool = False
+    """The answer broke off so often that no other call would be made in place of this one."""
+    tokens: int = 0
+    """Of the items, by estimate: calls of about one size are alike."""
     pace: float = 0.0
     """Seconds that words may wait once the first were told, for the sake of fewer and larger steps; 0: none."""
     origin: Origin | None = None
@@ -186,6 +192,8 @@ class Finished:
     cost: float = 0.0
     """US dollars, filled by the router from the deployment's prices."""
     tries: int = 1
+    longest_silence: float = 0.0
+    """Seconds between two of its words."""
 
 
 type ModelEvent = (

@@ -20,6 +20,8 @@ WINDOW_SECONDS = 5.0
 LEAST_CALLS = 20
 """Calls in the window before their share of failures says anything."""
 FAILED_SHARE = 0.75
+LEAST_SECONDS = 1.0
+"""Failures that all came within less are one hiccup, of the network or of this host, and no outage."""
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 5.0
 """Seconds; so a deployment that is back is asked again within ten, jitter included."""
@@ -28,13 +30,14 @@ LONGEST_PAUSE = 5.0
 class Breaker:
     """Times are seconds of any steady clock; the caller brings them."""
 
-    __slots__ = ("_calls", "_failed", "_in_a_row", "_is_probing", "_pause", "_until", "state")
+    __slots__ = ("_calls", "_failed", "_in_a_row", "_is_probing", "_pause", "_row_began", "_until", "state")
 
     def __init__(self) -> None:
         self.state: State = "closed"
         self._calls: deque[tuple[float, bool]] = deque()
         self._failed = 0
         self._in_a_row = 0
+        self._row_began = 0.0
         self._pause = FIRST_PAUSE
         self._until = 0.0
         self._is_probing = False
@@ -58,13 +61,15 @@ class Breaker:
         self._note(now, failed=False)
 
     def failed(self, now: float) -> None:
+        if not self._in_a_row:
+            self._row_began = now
         self._in_a_row += 1
         self._note(now, failed=True)
         if self.state == "half_open":
             self._is_probing = False
             self._pause = min(LONGEST_PAUSE, self._pause * 2)
             self._open(now)
-        elif self.state == "closed" and self._is_failing():
+        elif self.state == "closed" and self._is_failing(now):
             self._open(now)
 
     def let_go(self) -> None:
@@ -81,9 +86,12 @@ class Breaker:
         count = len(self._calls)
         return 1 - self._failed / count if count >= LEAST_CALLS else None
 
-    def _is_failing(self) -> bool:
+    def _is_failing(self, now: float) -> bool:
+        if self._in_a_row >= FAILURES_IN_A_ROW and now - self._row_began >= LEAST_SECONDS:
+            return True
         count = len(self._calls)
-        return self._in_a_row >= FAILURES_IN_A_ROW or (count >= LEAST_CALLS and self._failed >= FAILED_SHARE * count)
+        is_long = count > 0 and now - self._calls[0][0] >= LEAST_SECONDS
+        return is_long and count >= LEAST_CALLS and self._failed >= FAILED_SHARE * count
 
     def _open(self, now: float) -> None:
         self.state = "open"

@@ -17,7 +17,7 @@ from shared.models.openai import ChatUpstream, OpenAIModel, ResponsesUpstream
 from shared.models.router import DEFAULT_MODEL, Router, Source, Table
 from shared.models.routes import OFFLINE, DeploymentSchema, ModelSchema, RoutesSchema, ShareSchema, parse_routes
 from shared.models.shadow import Keep
-from shared.models.transport import SILENCE_SECONDS, Transport
+from shared.models.transport import Transport
 from shared.settings import ModelSettings, Secret, SettingsError
 
 _NO_CHAT = ("embed", "whisper", "tts", "dall-e", "image", "moderation", "transcribe", "audio", "realtime", "babbage")
@@ -84,7 +84,6 @@ class TableMaker:
     def __init__(self, settings: ModelSettings, *, transport: Transport | None, clock: Clock | None) -> None:
         self._settings = settings
         self._transport = transport or Transport(total=settings.timeout)
-        self._transports: dict[float, Transport] = {SILENCE_SECONDS: self._transport}
         self._clock = clock
         self._made: dict[tuple[str, str], tuple[Model, Health]] = {}
         self._file_seen: tuple[int, int] | None = None
@@ -184,6 +183,7 @@ class TableMaker:
             retires=schema.retires,
             timeout=schema.timeout or self._settings.timeout,
             first_token=schema.first_token,
+            silence=schema.silence,
             concurrency=schema.limits.concurrency,
             requests_per_minute=schema.limits.requests_per_minute,
             health=health,
@@ -192,10 +192,7 @@ class TableMaker:
     def _model(self, schema: DeploymentSchema) -> Model:
         if schema.endpoint == OFFLINE:
             return OfflineModel(word_delay=self._settings.offline_delay, clock=self._clock)
-        silence = schema.silence or SILENCE_SECONDS
-        if silence not in self._transports:
-            self._transports[silence] = Transport(total=self._settings.timeout, silence=silence)
-        return _UPSTREAMS[schema.api](self._endpoint(schema), self._transports[silence])
+        return _UPSTREAMS[schema.api](self._endpoint(schema), self._transport)
 
     def _endpoint(self, schema: DeploymentSchema) -> Endpoint:
         key = Secret((os.environ.get(schema.key) or "").strip() if schema.key else "")

@@ -12,7 +12,7 @@ own.
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -34,6 +34,9 @@ MOST_UNREAD = 1024 * 1024
 """Bytes of an answer that wait to be read before its server has to."""
 LAST_BYTES_SECONDS = 0.1
 """How long an answer that was read as far as it matters may take to end, for its connection to be kept."""
+
+LATE = 0.1
+"""Seconds of its own lateness from which this process does not call a server silent."""
 
 
 class Failed(Exception):
@@ -269,6 +272,12 @@ class Answer:
         if self._connection is not None:
             self._connection.resume()
 
+    def expect_words_within(self, seconds: float) -> None:
+        """From here on the answer counts as cut after so much silence."""
+        self._patience = replace(self._patience, silence=seconds)
+        self._timer.cancel()
+        self._timer = self._loop.call_at(self._due(), self._ring)
+
     def release(self, *, is_done: bool = False) -> None:
         """Nobody reads on. `is_done`: what matters was read; when the end comes soon, the connection is kept."""
         connection = self._connection
@@ -321,13 +330,21 @@ class Answer:
         if self._failure is not None and not self._pieces:
             raise self._failure
 
+    @property
+    def _is_unheard(self) -> bool:
+        return self._connection is not None and self._connection.is_paused
+
     def _due(self) -> float:
         return min(self._deadline, self._last + self._patience.silence)
 
     def _ring(self) -> None:
         """Set anew once in a silence's time, not with every piece."""
-        due = self._due()
-        if due > self._loop.time() + 0.001:
+        now, due = self._loop.time(), self._due()
+        if now < self._deadline and (now - self._timer.when() > LATE or self._is_unheard):
+            # It was this process that did not listen: what it said meanwhile has yet to be heard.
+            self._last = now
+            due = self._due()
+        if due > now + 0.001:
             self._timer = self._loop.call_at(due, self._ring)
         elif self._connection is not None:
             self._connection.end(TimedOut("The server was silent for too long, or spoke for too long."))
@@ -344,7 +361,7 @@ class _Connection(asyncio.Protocol):
         self._answer: Answer | None = None
         self._head: dict[str, str] = {}
         self._head_bytes = 0
-        self._is_paused = False
+        self.is_paused = False
         self._idle_timer: asyncio.TimerHandle | None = None
 
     def ask(self, message: bytes, patience: Patience) -> Answer:
@@ -372,14 +389,14 @@ class _Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return False
-        if not self._is_paused:
-            self._is_paused = True
+        if not self.is_paused:
+            self.is_paused = True
             transport.pause_reading()
         return True
 
     def resume(self) -> None:
-        if self._is_paused:
-            self._is_paused = False
+        if self.is_paused:
+            self.is_paused = False
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
 

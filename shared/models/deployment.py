@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 from shared.errors import InvalidRequest
 from shared.models.base import Json, Model, ModelRequest, Usage
 from shared.models.breaker import Breaker
+from shared.models.usual import Usual
 
 DEFAULT_WINDOW = 128_000
 SINCE = 1_767_225_600
@@ -95,10 +96,12 @@ class Health:
         "in_flight",
         "input_tokens",
         "output_tokens",
+        "usual",
     )
 
     def __init__(self) -> None:
         self.breaker = Breaker()
+        self.usual = Usual()
         self.calls = 0
         self.failures = 0
         self.in_flight = 0
@@ -181,7 +184,9 @@ class Deployment:
     timeout: float | None = None
     """Seconds one call may take; None: as long as any call."""
     first_token: float | None = None
-    """Seconds until the first event of a call, before another try is made; None: as long as the call."""
+    """Seconds until the first event of a call, before another try is made; None: by what is usual of it."""
+    silence: float | None = None
+    """Seconds without a word in the middle of an answer, before it counts as cut; None: by what is usual of it."""
     concurrency: int | None = None
     """Calls at a time from one host."""
     requests_per_minute: int | None = None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from shared.errors import AssistantError, InvalidRequest, UpstreamError
-from shared.models.base import Json, ModelEvent, ModelRequest
+from shared.models.base import Finished, Json, ModelEvent, ModelRequest
 from shared.models.chat import PATH as CHAT_PATH
 from shared.models.chat import ChatReader, amend_chat_body, chat_body
 from shared.models.endpoint import Endpoint
@@ -64,15 +66,22 @@ class OpenAIModel:
         response = await self._open(request)
         reader = self.reader()
         pace = Pace(request.pace)
+        steady_now = asyncio.get_running_loop().time
+        said, longest = 0.0, 0.0
         try:
             async with aclosing(sse_data(response)) as reads:
                 async for payloads in reads:
+                    if said:
+                        longest = max(longest, steady_now() - said)
                     failure = _feed(reader, payloads)
                     events = reader.gathering.take()
                     for event in events:
                         yield event
                     if failure is not None:
                         raise failure
+                    if events and not said and request.silence is not None:
+                        response.expect_words_within(request.silence)
+                    said = steady_now() if events or said else 0.0
                     if events and request.pace and not reader.is_over:
                         await pace.rest(response, sum(map(len, payloads)))
         except AssistantError:
@@ -80,7 +89,7 @@ class OpenAIModel:
                 raise
         reader.finish()
         for event in reader.gathering.take():
-            yield event
+            yield replace(event, longest_silence=longest) if type(event) is Finished else event
 
     async def close(self) -> None:
         await self._transport.close()

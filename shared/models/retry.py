@@ -14,6 +14,8 @@ LONGEST_RETRY_AFTER = 5.0
 """A server that asks for more patience than this gets it from the client, who is told."""
 BUDGET_SHARE = 0.1
 BUDGET_START = 10.0
+BUDGET_OF_PLACES = 0.25
+"""At least this share of the turns that a host takes on at a time: what is retried just now was not in vain yet."""
 
 
 def is_retryable(error: AssistantError) -> bool:
@@ -51,8 +53,12 @@ class RetryBudget:
     def first_call(self) -> None:
         self._left = min(self._most, self._left + BUDGET_SHARE)
 
+    @property
+    def is_spent(self) -> bool:
+        return self._left < 1
+
     def take(self) -> bool:
-        if self._left < 1:
+        if self.is_spent:
             return False
         self._left -= 1
         return True

@@ -41,8 +41,17 @@ from shared.models.base import (
 from shared.models.breaker import STATES
 from shared.models.deployment import Deployment, Prices, Route, refusal, steady_now
 from shared.models.gate import Gate
-from shared.models.retry import MOST_TRIES, TRIES_IN_BAD_LUCK, RetryBudget, is_retryable, wait_before
+from shared.models.retry import (
+    BUDGET_OF_PLACES,
+    BUDGET_START,
+    MOST_TRIES,
+    TRIES_IN_BAD_LUCK,
+    RetryBudget,
+    is_retryable,
+    wait_before,
+)
 from shared.models.shadow import Keep
+from shared.models.usual import kind_of
 from shared.settings import SettingsError
 from shared.telemetry import names
 from shared.telemetry.signals import signals
@@ -121,12 +130,12 @@ class Router:
         self._look: asyncio.Task[None] | None = None
         self._clock = clock or SystemClock()
         self._keep_shadow = keep_shadow
-        self.most_tries = most_tries
+        self._most_tries = most_tries
         self._shadows: set[asyncio.Task[None]] = set()
-        self._budget = RetryBudget()
         self._models: dict[int, Model] = {}
         self._remember(self._table)
         self.gate = gate or Gate()
+        self._budget = RetryBudget(max(BUDGET_START, self.gate.limit * BUDGET_OF_PLACES))
 
     @classmethod
     def over(cls, model: Model, *names: str) -> "Router":
@@ -335,6 +344,15 @@ class Router:
             raise refusal(route, request)
         return able
 
+    def tries_of(self, route: Route) -> int:
+        """How often one answer may be begun; more often in bad luck: where most of the last calls succeeded."""
+        if self._most_tries != MOST_TRIES:
+            return self._most_tries
+        now = steady_now()
+        shares = [each.health.breaker.share_of_successes(now) for each in route.all()]
+        is_bad_luck = any(share is not None and share > 0.5 for share in shares)
+        return TRIES_IN_BAD_LUCK if is_bad_luck else MOST_TRIES
+
     @property
     def budget(self) -> RetryBudget:
         return self._budget
@@ -397,7 +415,18 @@ class Router:
 class _Call:
     """One call of `Router.stream`: its tries until one begins to answer, then the evidence it gives."""
 
-    __slots__ = ("_began", "_deadline", "_deployment", "_note", "_request", "_route", "_router", "_tries", "events")
+    __slots__ = (
+        "_began",
+        "_deadline",
+        "_deployment",
+        "_kind",
+        "_note",
+        "_request",
+        "_route",
+        "_router",
+        "_tries",
+        "events",
+    )
 
     def __init__(self, router: Router, route: Route, request: ModelRequest) -> None:
         self._router = router
@@ -408,6 +437,7 @@ class _Call:
         self._deployment: Deployment | None = None
         self._note: Json = {}
         self._tries = 0
+        self._kind = kind_of(request)
         self.events: AsyncIterator[ModelEvent] = _nothing()
 
     async def begin(self) -> ModelEvent:
@@ -483,9 +513,10 @@ class _Call:
             raise
 
     async def _first(self, deployment: Deployment, seconds: float | None) -> ModelEvent:
-        request = replace(self._request, model=deployment.upstream, deadline=seconds)
+        first, silence = self._patience(deployment)
+        request = replace(self._request, model=deployment.upstream, deadline=seconds, silence=silence)
         self.events = aiter(deployment.model.stream(request))
-        patience = min((each for each in (seconds, deployment.first_token) if each is not None), default=None)
+        patience = min((each for each in (seconds, first) if each is not None), default=None)
         try:
             async with asyncio.timeout(patience):
                 event = await anext(self.events)
@@ -496,7 +527,19 @@ class _Call:
         milliseconds = round((steady_now() - self._began) * 1000, 1)
         self._note["first_ms"] = milliseconds
         deployment.health.first(milliseconds)
+        deployment.health.usual.began(self._kind, milliseconds / 1000)
         return event
+
+    def _patience(self, deployment: Deployment) -> tuple[float | None, float | None]:
+        """Seconds to wait for its first word, and for each further one: what its operator set, or what is usual of it.
+
+        Longer where no other call would be made in place of this one.
+        """
+        usual, is_spent = deployment.health.usual, self._router.budget.is_spent
+        is_last = is_spent or self._tries >= self._router.tries_of(self._route)
+        first = deployment.first_token or usual.first(self._kind, tries=self._tries, is_last=is_last)
+        silence = deployment.silence or usual.silence(self._kind, is_last=is_spent or self._request.is_last_try)
+        return first, silence
 
     def _left(self, deployment: Deployment, now: float) -> float | None:
         """Seconds that this try may take.
@@ -514,10 +557,7 @@ class _Call:
     ) -> None:
         """Wait until the next try is due; raise the error when there is none."""
         now = steady_now()
-        most = self._router.most_tries
-        if most == MOST_TRIES and self._is_bad_luck(candidates, now):
-            most = TRIES_IN_BAD_LUCK
-        if self._tries >= most or not self._router.budget.take():
+        if self._tries >= self._router.tries_of(self._route) or not self._router.budget.take():
             raise error
         fresh = [each for each, _ in candidates if each.name not in asked and each.unavailable_for(now) <= 0]
         if any(not each.is_quiet(now) for each in fresh):
@@ -529,11 +569,6 @@ class _Call:
         if all(each.unavailable_for(steady_now()) > 0 for each, _ in candidates):
             raise error
 
-    @staticmethod
-    def _is_bad_luck(candidates: list[tuple[Deployment, str]], now: float) -> bool:
-        shares = [each.health.breaker.share_of_successes(now) for each, _ in candidates]
-        return any(share is not None and share > 0.5 for share in shares)
-
     # evidence
 
     def finished(self, event: Finished) -> Finished:
@@ -543,6 +578,7 @@ class _Call:
         usage = event.usage or Usage()
         cost = deployment.prices.of(usage)
         self._judge(deployment, "succeeded")
+        deployment.health.usual.ended(self._kind, event.longest_silence)
         deployment.health.counted(usage, cost)
         self._note |= {"cost": cost, "model": event.model, "input_tokens": usage.input_tokens}
         self._note |= {"cached_tokens": usage.cached_tokens, "output_tokens": usage.output_tokens, "outcome": "ok"}
@@ -578,6 +614,8 @@ class _Call:
             health.breaker.let_go()
         elif is_retryable(error):
             health.failures += 1
+            if isinstance(error, ModelTimeout):
+                health.usual.lost(self._kind)
             self._judge(deployment, "failed")
         else:
             self._judge(deployment, "succeeded")  # it works: it is the request that it refused

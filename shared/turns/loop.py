@@ -80,7 +80,8 @@ async def run_loop(
         writer.touch()
         torn_ids = torn()
         own = [item for item in output.items if item["id"] not in torn_ids]
-        request = unforced(replace(request, prefix=None, items=[*request.items[: _own_start(request, output)], *own]))
+        items = [*request.items[: _own_start(request, output)], *own]
+        request = unforced(replace(request, prefix=None, items=items, tokens=estimate_tokens(items)))
     result.incomplete = result.incomplete or "max_output_tokens"
 
 

@@ -61,12 +61,14 @@ async def mended(run: "Run", request: ModelRequest, error: AssistantError, start
             tool was shown whole (it may be running at the client), or when it broke too often.
     """
     output, models = run.output, run.app.models
+    tries = models.tries_of(await models.route(request.model))
     new = output.items[start:]
     is_shown = bool(new or output.open_items())
     is_called = any(item["type"] in _CALLS and item not in output.open_items() for item in new)
-    if not is_shown or is_called or run.mends >= models.most_tries - 1 or not models.budget.take():
+    if not is_shown or is_called or run.mends >= tries - 1 or not models.budget.take():
         raise error
     run.mends += 1
+    request = replace(request, is_last_try=run.mends >= tries - 1)
     said = estimate_tokens(output.snapshot()[start:])
     tokens = Usage(input_tokens=estimate_tokens(request.items), output_tokens=said)
     run.result.usage += tokens

@@ -152,7 +152,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         ttl=place.ttl,
     )
     asking = model_request(app, turn, model, context.items)
-    reserve_tokens = estimate_tokens(context.items) + (create.max_output_tokens or DEFAULT_OUTPUT_TOKENS)
+    reserve_tokens = asking.tokens + (create.max_output_tokens or DEFAULT_OUTPUT_TOKENS)
     trace.context = context_parts(context, asking, window=window)
     trace.prepare_ms = trace.elapsed()
     return Plan(
@@ -431,6 +431,7 @@ def model_request(app: App, turn: TurnRecord, model: str, context: list[Json]) -
     return ModelRequest(
         model=model,
         items=[*before, *context],
+        tokens=estimate_tokens(context),
         instructions=instructions,
         tools=tools,
         tool_choice=_upstream_choice(params["tool_choice"], list(offered))

@@ -396,6 +396,17 @@ class TestOutage:
         assert back[0] < 10
         assert calls <= 1000 * 1.1
 
+    def test_many_failures_at_one_moment_are_a_hiccup_and_no_outage(self) -> None:
+        model = Flaky(lambda: DOWN)
+        only = deployment("a", model)
+
+        async def program() -> str:
+            router = routed(only)
+            await asyncio.gather(*(_turn(router, 0) for _ in range(15)))
+            return only.health.breaker.state
+
+        assert virtually(program) == "closed"
+
     def test_one_that_is_open_refuses_at_once_and_says_when_to_come_back(self) -> None:
         model = Flaky(lambda: DOWN)
 
@@ -427,3 +438,111 @@ async def _turn(router: Router, after: float) -> bool:
         return bool(await said(router, request(origin=Origin(owner="ada", thread=f"{after}"))))
     except AssistantError:
         return False
+
+
+class Paced:
+    """Begins after so long, and says its second word after so much more."""
+
+    def __init__(self, *steps: tuple[float, float]) -> None:
+        self._steps = iter(steps)
+        self.requests: list[ModelRequest] = []
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
+        self.requests.append(request)
+        first, silence = next(self._steps)
+        await asyncio.sleep(first)
+        yield ItemStarted(0, "message")
+        yield TextDelta(0, "one ")
+        await asyncio.sleep(silence)
+        yield TextDelta(0, "two")
+        yield ItemDone(0)
+        yield Finished(usage=None, longest_silence=silence)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class TestPatience:
+    """A call is given up for another when it says nothing for longer than calls alike did."""
+
+    def test_a_call_that_does_not_begin_as_others_did_is_given_up_for_another(self) -> None:
+        model = Paced(*[(0.4, 0.1)] * 20, (1000.0, 0.1), (0.4, 0.1))
+
+        async def program() -> tuple[str, float]:
+            router = routed(deployment("a", model))
+            for _ in range(20):
+                await said(router, request())
+            began = asyncio.get_running_loop().time()
+            return await said(router, request()), asyncio.get_running_loop().time() - began
+
+        text, took = virtually(program)
+        assert text == "one two"
+        assert 3 * 0.4 < took < 3 * 0.4 + 0.2 + 0.5
+
+    def test_nothing_is_given_up_before_enough_is_known(self) -> None:
+        model = Paced(*[(0.4, 0.1)] * 19, (1000.0, 0.1))
+
+        async def program() -> float:
+            router = routed(deployment("a", model))
+            for _ in range(20):
+                await said(router, request())
+            return asyncio.get_running_loop().time()
+
+        assert virtually(program) > 1000
+
+    @pytest.mark.parametrize(
+        "unlike",
+        [{"reasoning": {"effort": "high"}}, {"tokens": 100_000}, {"tools": [{"type": "function", "name": "f"}]}],
+    )
+    def test_a_call_of_another_kind_is_not_judged_by_these(self, unlike: Json) -> None:
+        model = Paced(*[(0.4, 0.1)] * 20, (30.0, 0.1))
+
+        async def program() -> str:
+            router = routed(deployment("a", model))
+            for _ in range(20):
+                await said(router, request())
+            return await said(router, request(**unlike))
+
+        assert virtually(program) == "one two"
+        assert len(model.requests) == 21
+
+    def test_a_server_that_has_become_slower_is_waited_for_and_seen_to_be_slower(self) -> None:
+        """From 0.1 s to 5 s at once, a turn a second: a few are refused; then nothing is given up any more."""
+        model = Paced(*[(0.1, 0.1)] * 60, *[(5.0, 0.1)] * 400)
+
+        async def program() -> tuple[int, int]:
+            router = routed(deployment("a", model))
+            for _ in range(60):
+                await said(router, request())
+            failed = sum(not each for each in await asyncio.gather(*(_turn(router, number) for number in range(100))))
+            calls = len(model.requests)
+            failed += sum([not await _turn(router, 0) for _ in range(20)])
+            return failed, len(model.requests) - calls
+
+        failed, last = virtually(program)
+        assert failed <= 10
+        assert last == 20
+
+    def test_the_silence_that_is_too_long_is_told_with_the_call_and_is_longer_for_the_last_one(self) -> None:
+        model = Paced(*[(0.1, 0.5)] * 20, *[(0.1, 0.1)] * 2)
+
+        async def program() -> None:
+            router = routed(deployment("a", model))
+            for _ in range(21):
+                await said(router, request())
+            await said(router, request(is_last_try=True))
+
+        virtually(program)
+        assert model.requests[19].silence is None
+        assert [asked.silence for asked in model.requests[20:]] == [pytest.approx(1.0), 60.0]
+
+    def test_what_the_operator_set_goes_first(self) -> None:
+        model = Paced(*[(0.1, 0.1)] * 21)
+
+        async def program() -> None:
+            router = routed(deployment("a", model, silence=7.0))
+            for _ in range(21):
+                await said(router, request())
+
+        virtually(program)
+        assert model.requests[20].silence == 7.0

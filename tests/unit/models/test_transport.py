@@ -178,6 +178,7 @@ class TestTransport:
         app = web.Application()
         app.router.add_post("/stream", self._stream)
         app.router.add_post("/drop", self._drop)
+        app.router.add_post("/halting", self._halting)
         app.router.add_post("/plain", self._plain)
         app.router.add_post("/moved", self._moved)
         app.router.add_get("/list", self._list)
@@ -199,6 +200,32 @@ class TestTransport:
         await response.write(b"data: 1\n\ndata: 2\n\n")
         await response.write(b"data: [DONE]\n\n")
         return response
+
+    async def _halting(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"data: 1\n\n")
+        await asyncio.sleep(0.2)
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    @pytest.mark.parametrize("is_listening", [True, False])
+    async def test_words_that_were_expected_earlier_are_waited_for_only_by_who_did_not_listen(
+        self, server: TestServer, transport: Transport, is_listening: bool
+    ) -> None:
+        answer = await transport.post_stream(str(server.make_url("/halting")), {}, {})
+        reads = sse_data(answer)
+        await anext(reads)
+        answer.expect_words_within(0.05)
+        if is_listening:
+            with pytest.raises(ModelTimeout):
+                await anext(reads)
+            return
+        answer.pause()
+        await asyncio.sleep(0.3)
+        answer.resume()
+
+        assert [read async for read in reads if read] == []
 
     async def _drop(self, request: web.Request) -> web.StreamResponse:
         """The first call finds its connection closed, as a pooled one may be."""
