@@ -20,15 +20,25 @@ class Sent(TypedDict):
     is_retry: bool
 
 
+def key_of(request: Request) -> str | None:
+    """The `Idempotency-Key`, if there is one.
+
+    Raises:
+        InvalidRequest: it cannot be used.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is not None and not (0 < len(key) <= MAX_KEY and key.isprintable()):
+        raise InvalidRequest(f"An Idempotency-Key has 1 to {MAX_KEY} printable characters.", param="Idempotency-Key")
+    return key
+
+
 def sent_as(request: Request) -> Sent:
     """Of a request whose body was read.
 
     Raises:
         InvalidRequest: the key cannot be used.
     """
-    key = request.headers.get("idempotency-key")
-    if key is not None and not (0 < len(key) <= MAX_KEY and key.isprintable()):
-        raise InvalidRequest(f"An Idempotency-Key has 1 to {MAX_KEY} printable characters.", param="Idempotency-Key")
+    key = key_of(request)
     count = request.headers.get("x-stainless-retry-count", "0")
     body = orjson.dumps([request.url.path, request.scope[BODY]], option=orjson.OPT_SORT_KEYS)
     return Sent(

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from functions._edge import Call, edge, json_response, limit_param, read_body, read_json
 from functions._http import Request, Response
+from functions._once import once
 from functions._operations import LIMIT, Operation, text
 from shared.adoption.service import adopt
 from shared.errors import InvalidRequest, PermissionDenied
@@ -106,7 +107,8 @@ async def adopt_guest(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/me/export", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge(scope="admin")
-@Operation(answer=owners.DataJob)
+@Operation(answer=owners.DataJob, is_idempotent_by_key=True, errors=(422,))
+@once
 async def export_data(request: Request, call: Call) -> Response:
     """Begin to make a zip of everything of the caller's."""
     del request
@@ -115,7 +117,14 @@ async def export_data(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/me/import", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge(scope="admin")
-@Operation(body=bytes, body_media="application/octet-stream", answer=owners.DataJob)
+@Operation(
+    body=bytes,
+    body_media="application/octet-stream",
+    answer=owners.DataJob,
+    is_idempotent_by_key=True,
+    errors=(422,),
+)
+@once
 async def import_data(request: Request, call: Call) -> Response:
     """Begin to import a zip: an export of Companion's, of ChatGPT's or of Claude's (or their `conversations.json`)."""
     data = await read_body(request, call.app.settings.http.max_body)
@@ -126,7 +135,8 @@ async def import_data(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/me/erase", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge(scope="admin")
-@Operation(body=Erase, answer=owners.DataJob)
+@Operation(body=Erase, answer=owners.DataJob, is_idempotent_by_key=True, errors=(422,))
+@once
 async def erase_data(request: Request, call: Call) -> Response:
     """Begin to erase everything of the caller's. It cannot be undone. The job that is answered is the receipt."""
     Erase.model_validate(await read_json(request, call.app.settings.http.max_body))

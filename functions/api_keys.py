@@ -9,6 +9,7 @@ from pydantic import Field
 from functions._edge import Call, edge, json_response, read_json
 from functions._http import Request, Response
 from functions._lists import page
+from functions._once import once
 from functions._operations import Operation
 from shared.errors import NotFound, PermissionDenied, RateLimited
 from shared.identity import guests, keys
@@ -36,7 +37,8 @@ class CreateApiKey(Schema):
 
 @blueprint.route("v1/api_keys", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge(scope="admin")
-@Operation(body=CreateApiKey, answer=owners.ApiKey)
+@Operation(body=CreateApiKey, answer=owners.ApiKey, is_idempotent_by_key=True, errors=(422,))
+@once
 async def create_api_key(request: Request, call: Call) -> Response:
     """Make a key. Its `key` is shown in this answer and never again."""
     body = CreateApiKey.model_validate(await read_json(request, call.app.settings.http.max_body))
@@ -45,6 +47,7 @@ async def create_api_key(request: Request, call: Call) -> Response:
         call.app.store,
         call.app.clock,
         call.principal,
+        token=call.app.ids.token(),
         name=body.name,
         scopes=sorted(set(body.scopes)),
         expires_at=body.expires_at,

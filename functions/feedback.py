@@ -8,6 +8,7 @@ from pydantic import Field
 from functions._edge import Call, edge, json_response, limit_param, order_param, read_json
 from functions._http import Request, Response
 from functions._lists import page
+from functions._once import once
 from functions._operations import PAGED, Operation
 from shared.projects import service
 from shared.projects.records import FeedbackRecord
@@ -31,7 +32,8 @@ class CreateFeedback(Schema):
 
 @blueprint.route("v1/feedback", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
-@Operation(body=CreateFeedback, answer=owners.Feedback, errors=(404,))
+@Operation(body=CreateFeedback, answer=owners.Feedback, is_idempotent_by_key=True, errors=(404, 422))
+@once
 async def give_feedback(request: Request, call: Call) -> Response:
     """Say what one thinks of a response; again: instead of the last time."""
     body = CreateFeedback.model_validate(await read_json(request, call.app.settings.http.max_body))

@@ -8,6 +8,7 @@ from pydantic import Field
 from functions._edge import Call, edge, json_response, limit_param, order_param, read_json
 from functions._http import Request, Response
 from functions._lists import page
+from functions._once import once
 from functions._operations import PAGED, Operation
 from shared.projects import service
 from shared.projects.records import ProjectRecord
@@ -38,7 +39,8 @@ class UpdateProject(Schema):
 
 @blueprint.route("v1/projects", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
-@Operation(body=CreateProject, answer=owners.Project)
+@Operation(body=CreateProject, answer=owners.Project, is_idempotent_by_key=True, errors=(422,))
+@once
 async def create_project(request: Request, call: Call) -> Response:
     """Begin a project; conversations enter it by their `project`."""
     body = CreateProject.model_validate(await read_json(request, call.app.settings.http.max_body))

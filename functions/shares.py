@@ -7,6 +7,7 @@ import azure.functions as func
 from functions._edge import Call, edge, json_response, limit_param, order_param, read_json
 from functions._http import Request, Response
 from functions._lists import page
+from functions._once import once
 from functions._operations import PAGED, Operation
 from shared.sharing import service
 from shared.sharing.records import ShareRecord
@@ -25,7 +26,8 @@ class CreateShare(Schema):
 
 @blueprint.route("v1/shares", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
-@Operation(body=CreateShare, answer=owners.Share, errors=(404,))
+@Operation(body=CreateShare, answer=owners.Share, is_idempotent_by_key=True, errors=(404, 422))
+@once
 async def create_share(request: Request, call: Call) -> Response:
     """Make a link to what a conversation shows now; what is said later is not in it."""
     body = CreateShare.model_validate(await read_json(request, call.app.settings.http.max_body))

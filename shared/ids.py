@@ -41,6 +41,18 @@ def derived_token(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
 
 
+class DerivedIds:
+    """The same tokens, in the same order, whenever the same work is begun again."""
+
+    def __init__(self, *parts: str) -> None:
+        self._parts = parts
+        self._count = 0
+
+    def token(self) -> str:
+        self._count += 1
+        return derived_token(*self._parts, "made", str(self._count))
+
+
 def item_id(prefix: str, turn_token: str, side: str, index: int) -> str:
     """`msg_<turn token>_o0`: prefix, turn, side (`i` input, `o` output) and place."""
     return f"{prefix}_{turn_token}_{side}{index}"

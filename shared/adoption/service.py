@@ -58,7 +58,7 @@ AGAIN_SECONDS = 60.0
 SETTLED_SECONDS = 180.0
 """After so long nothing of the guest's can be under way that began before the claim."""
 _ROUNDS = 20
-_STAYS = frozenset({"adopted", "tombstone", "data_job", "spent", "sync"})
+_STAYS = frozenset({"adopted", "answer", "tombstone", "data_job", "spent", "sync"})
 """Kinds that say nothing outside of their partition."""
 
 

@@ -11,7 +11,7 @@ from shared.errors import InvalidRequest, NotFound, PermissionDenied, Unauthenti
 from shared.identity.records import ApiKeyRecord, KeyEntry
 from shared.identity.static import masked
 from shared.principal import Principal
-from shared.storage.base import DIRECTORY, STATE, Create, Delete, Missing, Query, Store
+from shared.storage.base import DIRECTORY, STATE, Delete, Missing, Query, Store, Upsert
 
 PREFIX = "ck_"
 MAX_KEYS = 100
@@ -21,9 +21,16 @@ _NO_ENTRY = KeyEntry(id="", owner="", digest="0" * 64, scopes=[], plan="")
 
 
 async def create_key(
-    store: Store, clock: Clock, caller: Principal, *, name: str, scopes: Sequence[str], expires_at: float | None
+    store: Store,
+    clock: Clock,
+    caller: Principal,
+    *,
+    token: str,
+    name: str,
+    scopes: Sequence[str],
+    expires_at: float | None,
 ) -> tuple[ApiKeyRecord, str]:
-    """A new key of the caller's.
+    """A new key of the caller's. What was made under the same token, and never answered, is replaced.
 
     Returns:
         Its record, and the key itself, which nobody will see again.
@@ -39,7 +46,7 @@ async def create_key(
         raise InvalidRequest("'expires_at' must lie in the future.", param="expires_at", code="invalid_value")
     if len(await list_keys(store, caller.owner)) >= MAX_KEYS:
         raise InvalidRequest(f"There are {MAX_KEYS} keys already; delete one first.", code="too_many_keys")
-    prefix, secret = secrets.token_hex(8), secrets.token_urlsafe(32).replace("_", "-")
+    prefix, secret = token[:16], secrets.token_urlsafe(32).replace("_", "-")
     key = f"{PREFIX}{prefix}_{secret}"
     id_ = f"key_{prefix}"
     record = ApiKeyRecord(
@@ -56,8 +63,8 @@ async def create_key(
         id=id_, owner=caller.owner, digest=_digest(key), scopes=record.scopes, plan=caller.plan, expires_at=expires_at
     )
     # The owner's record first: what works is always listed, so it can be taken back.
-    await store.batch(STATE, caller.owner, [Create(record.document())])
-    await store.batch(DIRECTORY, id_, [Create(entry.document())])
+    await store.batch(STATE, caller.owner, [Upsert(record.document())])
+    await store.batch(DIRECTORY, id_, [Upsert(entry.document())])
     return record, key
 
 

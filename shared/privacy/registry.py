@@ -6,6 +6,7 @@ A kind that is not here fails a test (tests/unit/privacy/test_registry.py). Whoe
 from dataclasses import dataclass
 from typing import Literal
 
+from shared.answers.records import AnswerRecord
 from shared.conversations.records import ConversationRecord, Record, Tombstone, TurnRecord
 from shared.identity.records import ApiKeyRecord, GuestRecord, KeyEntry
 from shared.models.operator import RoutesRecord
@@ -108,6 +109,7 @@ KINDS: dict[str, Kind] = {
         Kind(name="share", record=ShareRecord, erased="with the partition", is_exported=True),
         Kind(name="adopted", record=AdoptedRecord, erased="with the partition", is_exported=True),
         Kind(name="shadow", record=ShadowRecord, erased="with the partition"),
+        Kind(name="answer", record=AnswerRecord, erased="with the partition"),
         Kind(name="tombstone", record=Tombstone, erased="with the partition"),
         Kind(name="data_job", record=DataJobRecord, erased="with the partition"),
         Kind(name="sync", record=SyncRecord, erased="with the partition"),

@@ -95,8 +95,14 @@ async def start_erase(app: App, owner: str) -> DataJobRecord:
         ttl=RECEIPT_SECONDS,
     )
     work = ErasureRecord(id=f"erasure_{token}", owner=owner, receipt=receipt.id, due=now)
-    await app.store.batch(DIRECTORY, receipt.id, [Create(receipt.document())])
-    await app.store.batch(DIRECTORY, work.id, [Create(work.document())])
+    try:
+        await app.store.batch(DIRECTORY, receipt.id, [Create(receipt.document())])
+    except AlreadyExists:  # an earlier try of this very request
+        receipt = await get_job(app, owner, receipt.id)
+        if receipt.status == "completed":
+            return receipt
+    with suppress(AlreadyExists):
+        await app.store.batch(DIRECTORY, work.id, [Create(work.document())])
     await _send(app, {"erasure": work.id})
     return receipt
 
@@ -136,7 +142,10 @@ async def _start(app: App, owner: str, type_: JobType, *, data: bytes | None = N
     if data is not None:
         await app.blobs.put(owner, f"{job.id}.in", data, content_type="application/octet-stream")
     files = sweep(job.id, [f"{job.id}.in", f"{job.id}.zip"], now + KEPT_SECONDS)
-    await app.store.batch(STATE, owner, [Create(job.document()), Create(files)])
+    try:
+        await app.store.batch(STATE, owner, [Create(job.document()), Create(files)])
+    except AlreadyExists:  # an earlier try of this very request
+        job = await get_job(app, owner, job.id)
     await _send(app, {"owner": owner, "job": job.id})
     return job
 

@@ -7,7 +7,7 @@ from shared.conversations.deletion import leave_tombstone
 from shared.conversations.records import header_sort
 from shared.errors import NotFound
 from shared.projects.records import FeedbackRecord, ProjectRecord
-from shared.storage.base import STATE, Create, Document, Query, Upsert
+from shared.storage.base import STATE, AlreadyExists, Create, Document, Query, Upsert
 from shared.storage.mutate import Change, mutate
 from shared.turns.follow import get_turn
 
@@ -25,7 +25,10 @@ async def create_project(
         created_at=now,
         updated_at=now,
     )
-    await app.store.batch(STATE, owner, [Create(record.document())])
+    try:
+        await app.store.batch(STATE, owner, [Create(record.document())])
+    except AlreadyExists:  # an earlier try of this very request, whose answer was lost
+        return await get_project(app, owner, record.id)
     return record
 
 

@@ -14,7 +14,7 @@ from shared.conversations.records import header_sort
 from shared.conversations.service import get_conversation, list_items
 from shared.errors import InvalidRequest, NotFound
 from shared.sharing.records import ShareEntry, ShareRecord
-from shared.storage.base import DIRECTORY, STATE, Create, Delete, Missing, Query
+from shared.storage.base import DIRECTORY, STATE, AlreadyExists, Create, Delete, Missing, Query
 
 type Json = dict[str, Any]
 
@@ -53,8 +53,12 @@ async def create_share(app: App, owner: str, conversation: str) -> ShareRecord:
         "items": said,
     }
     await app.blobs.put(owner, id_, orjson.dumps(snapshot), content_type="application/json")
-    await app.store.batch(STATE, owner, [Create(record.document())])
-    await app.store.batch(DIRECTORY, id_, [Create(ShareEntry(id=id_, owner=owner).document())])
+    try:
+        await app.store.batch(STATE, owner, [Create(record.document())])
+    except AlreadyExists:  # an earlier try of this very request, which may not have come far
+        record = await get_share(app, owner, id_)
+    with suppress(AlreadyExists):
+        await app.store.batch(DIRECTORY, id_, [Create(ShareEntry(id=id_, owner=owner).document())])
     return record
 
 
