@@ -46,8 +46,8 @@ package: setup ## What is deployed: dist/app for azd, dist/companion.zip for the
 pictures: setup ## The pictures of the chat page in the README
 	$(python) -m tools.screenshots
 
-soak: setup ## The fuzzer over the whole surface, 200 examples for each operation
-	FUZZ_EXAMPLES=200 $(python) -m pytest tests/security/test_fuzz.py
+soak: setup ## Every crash, simulation, fire and fuzz at full size, an hour (size=small: minutes; page=1: into the docs)
+	$(python) -m tests.soak --size $(or $(size),full) $(if $(page),--page docs/reliability.md) $(args)
 
 audit: setup ## Known holes of what is deployed, bandit, our own rules (SECURITY.md)
 	@tools/audit.sh

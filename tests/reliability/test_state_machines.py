@@ -7,6 +7,7 @@
 
 import asyncio
 import json
+import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -52,7 +53,9 @@ from tests.sim.world import OWNER, Machine, World
 
 IDS = tuple("abcde")
 PARTITIONS = ("p1", "p2")
-STEPS = settings(max_examples=40, stateful_step_count=40, deadline=None)
+SCALE = int(os.environ.get("SOAK_SCALE", "1"))
+"""How many times more examples; `make soak` sets it."""
+STEPS = settings(max_examples=40 * SCALE, stateful_step_count=40, deadline=None)
 
 
 @dataclass(slots=True)
@@ -520,6 +523,6 @@ class Usage(RuleBasedStateMachine):
 TestStores = Stores.TestCase
 TestStores.settings = STEPS
 TestConversations = Conversations.TestCase
-TestConversations.settings = settings(STEPS, max_examples=25, stateful_step_count=25)
+TestConversations.settings = settings(STEPS, max_examples=25 * SCALE, stateful_step_count=25)
 TestUsage = Usage.TestCase
-TestUsage.settings = settings(STEPS, max_examples=100)
+TestUsage.settings = settings(STEPS, max_examples=100 * SCALE)
