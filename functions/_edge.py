@@ -38,6 +38,10 @@ _SECURITY = [
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
 ]
+_HTTPS_ONLY = (b"strict-transport-security", b"max-age=31536000")
+"""Where the platform in front says that it was asked by HTTPS; browsers take it from nothing else."""
+_NO_PAGE = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+"""Of every answer that is no page: opened in a browser, it does nothing there."""
 BODY = "companion.body"
 """Where the scope keeps the JSON that was read."""
 _MAX_DEPTH = 100
@@ -111,8 +115,13 @@ def _function(handler: Handler, *, public: bool, scope: str | None) -> Function:
             *_SECURITY,
             *cors,
         ]
-        if not any(name == b"cache-control" for name, _ in response.raw_headers):
+        given = {name for name, _ in response.raw_headers}
+        if b"cache-control" not in given:
             response.raw_headers.append((b"cache-control", b"no-store"))
+        if b"content-security-policy" not in given:
+            response.raw_headers.append(_NO_PAGE)
+        if req.headers.get("x-forwarded-proto") == "https":
+            response.raw_headers.append(_HTTPS_ONLY)
         return response
 
     if public:

@@ -16,7 +16,7 @@ from shared.errors import InvalidRequest, PermissionDenied
 from shared.principal import Principal
 from shared.privacy import service
 from shared.privacy.records import DataJobRecord, ProfileRecord
-from shared.storage.base import STATE
+from shared.storage.base import STATE, Due
 from shared.usage import limits, meter
 from shared.usage.records import Spent, UsageRecord
 from shared.wire.answers import owners
@@ -78,7 +78,7 @@ async def retrieve_usage(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/admin/usage", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge(scope="admin")
-@Operation(answer=owners.AllUsage, query=(MONTH, LIMIT))
+@Operation(answer=owners.AllUsage, query=(MONTH, LIMIT, text("after", "The owner that the page before ended with.")))
 async def list_usage(request: Request, call: Call) -> Response:
     """For operators: a month's use by owner, dearest first."""
     caller = call.app.settings
@@ -86,13 +86,25 @@ async def list_usage(request: Request, call: Call) -> Response:
         raise PermissionDenied("This is for operators (COMPANION_OPERATORS).")
     limit = limit_param(request)
     id_ = _month(request, call.app.clock.now())
-    beginning = meter.fresh(id_).due
-    found = await call.app.store.due(STATE, "usage", before=beginning + 1, limit=10_000)
-    records = [(due.partition, UsageRecord.model_validate(due.stored.body)) for due in found]
-    totals = [(owner, limits.totals(record)) for owner, record in records if record.id == id_]
+    found = [due for due in await _all_usage(call, id_) if due.stored.body["id"] == id_]
+    totals = [(due.partition, limits.totals(UsageRecord.model_validate(due.stored.body))) for due in found]
     totals.sort(key=lambda pair: (-pair[1].cost, -pair[1].output_tokens, pair[0]))
+    after = request.query_params.get("after")
+    if after:
+        places = [place for place, (owner, _) in enumerate(totals, start=1) if owner == after]
+        if not places:
+            raise InvalidRequest(f"Owner {after!r} used nothing in this month.", param="after", code="invalid_value")
+        totals = totals[places[0] :]
     data = [{"owner": owner, **total.model_dump()} for owner, total in totals[:limit]]
     return json_response({"object": "list", "month": id_[6:], "data": data, "has_more": len(totals) > limit})
+
+
+async def _all_usage(call: Call, id_: str) -> list[Due]:
+    """The records of this month and of those after it."""
+    limit, before = 1000, meter.fresh(id_).due + 1
+    while len(found := await call.app.store.due(STATE, "usage", before=before, limit=limit)) == limit:
+        limit *= 4
+    return found
 
 
 @blueprint.route("v1/me/adopt", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)

@@ -86,7 +86,9 @@ async def conversation_page(request: Request, call: Call) -> Response:
 @Operation(answer_media="text/html")
 async def shared_page(request: Request, call: Call) -> Response:
     """The same page, for whoever has a share link."""
-    return index(request.headers)
+    response = index(request.headers)
+    response.headers["x-robots-tag"] = "noindex"  # a link is for those it was given to
+    return response
 
 
 @blueprint.route("assets/{name}", methods=["GET", "HEAD"], auth_level=func.AuthLevel.ANONYMOUS)

@@ -74,7 +74,8 @@ async def revoke_share(request: Request, call: Call) -> Response:
 @Operation(answer=owners.SharedConversation)
 async def retrieve_shared(request: Request, call: Call) -> Response:
     """What a link shows to anybody: who said what, and nothing of whose it is."""
-    return json_response(await service.read_shared(call.app, request.path_params["share_id"]))
+    shown = await service.read_shared(call.app, request.path_params["share_id"])
+    return json_response(shown, headers={"x-robots-tag": "noindex"})
 
 
 def render(record: ShareRecord) -> Json:

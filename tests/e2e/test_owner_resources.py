@@ -318,10 +318,44 @@ async def test_only_an_operator_sees_everybodys_use(tmp_path: Path) -> None:
         here.client(BOB) as bob,
     ):
         await ask(bob, "Hello.")
+        await ask(ann, "Hello, and rather many more words than his, so that it costs the more.")
         seen, refused = await ann.get("/v1/admin/usage"), await bob.get("/v1/admin/usage")
+        pages = [
+            (await ann.get("/v1/admin/usage", params={"limit": 1, "after": after})).json() for after in ("", "ann")
+        ]
+        unknown = await ann.get("/v1/admin/usage", params={"after": "nobody"})
+        before = await ann.get("/v1/admin/usage", params={"month": "2020-01"})
 
-    assert [each["owner"] for each in seen.json()["data"]] == ["bob"]
+    assert sorted(each["owner"] for each in seen.json()["data"]) == ["ann", "bob"]
+    assert [(page["data"][0]["owner"], page["has_more"]) for page in pages] == [("ann", True), ("bob", False)]
     assert refused.status_code == 403
+    assert unknown.status_code == 400
+    assert before.json()["data"] == []
+
+
+async def test_answers_say_what_a_browser_may_do_with_them(tmp_path: Path) -> None:
+    async with service(tmp_path) as here, here.client() as ann:
+        conv = await conversation(ann)
+        await ask(ann, "Hello.", conversation=conv)
+        share = (await ann.post("/v1/shares", json={"conversation": conv})).json()
+        plain = await ann.get("/v1/models")
+        secure = await ann.get("/v1/models", headers={"x-forwarded-proto": "https"})
+        stream = await ann.post("/v1/responses", json={"input": "Hello.", "stream": True})
+        refused = await ann.get("/v1/conversations/conv_x")
+        page, shown = await ann.get("/s/x"), await ann.get(share["path"])
+
+    for answer in (plain, secure, stream, refused, page, shown):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    assert "unsafe" not in page.headers["content-security-policy"]
+    assert secure.headers["strict-transport-security"] == "max-age=31536000"
+    assert "strict-transport-security" not in plain.headers
+    assert page.headers["x-robots-tag"] == shown.headers["x-robots-tag"] == "noindex"
+    assert page.headers["content-type"].startswith("text/html")
 
 
 async def test_pages_of_listed_origins_may_call_and_others_may_not(tmp_path: Path) -> None:
