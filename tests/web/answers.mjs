@@ -56,7 +56,18 @@ const HOSTILE = [
 export async function hostile(order) {
   const chat = await Chat.open(order);
   await chat.ask(HOSTILE.join("\n\n"));
-  const answer = chat.answers.last();
+  await isHarmless(chat);
+  assert.equal(await chat.ask("count to 2"), counted(2), "the page lives on");
+
+  const shared = { conversation: await chat.hasId() };
+  const { id } = await chat.api("/shares", { method: "POST", body: JSON.stringify(shared) });
+  const stranger = await Chat.open({ ...order, key: undefined }, {}, `/s/${id}`);
+  await stranger.shows("Shared on");
+  await isHarmless(stranger, stranger.answers.first());
+}
+
+/** Nothing of the answer runs, loads, or hides where it leads. */
+async function isHarmless(chat, answer = chat.answers.last()) {
   await answer.locator(".hljs-tag, .hljs-name").first().waitFor();
   const elements = await answer.evaluate((element) => {
     const names = new Set([...element.querySelectorAll(".markdown *:not(svg *, math *, .katex *)")].map((each) => each.localName));
@@ -79,7 +90,6 @@ export async function hostile(order) {
   assert.match(phish[3], /evil\.example/, "a link that names another host is marked with its own");
   assert.equal(await chat.page.evaluate(() => window.pwned), undefined);
   assert.match(await answer.innerText(), /window\.pwned = 1/, "what is not allowed is shown as text");
-  assert.equal(await chat.ask("count to 2"), counted(2), "the page lives on");
 }
 
 export async function errors(order) {
