@@ -39,6 +39,7 @@ class DataJobRecord(Record):
 
     kind: Literal["data_job", "receipt"] = "data_job"
     type: JobType
+    sort: str | None = None
     status: JobStatus = "queued"
     created_at: float
     completed_at: float | None = None

@@ -16,9 +16,9 @@ from pydantic import TypeAdapter
 
 from shared.app import App
 from shared.conversations.deletion import purge, remove, remove_turns
-from shared.conversations.records import FINAL, ConversationRecord, Record, TurnRecord
+from shared.conversations.records import FINAL, ConversationRecord, Record, TurnRecord, header_sort
 from shared.conversations.repository import conversations
-from shared.errors import AssistantError, Conflict, NotFound, StorageUnavailable
+from shared.errors import AssistantError, Conflict, NotFound, RateLimited, StorageUnavailable
 from shared.identity.guests import find_adoption
 from shared.ids import derived_token
 from shared.jobs.base import JOBS
@@ -40,6 +40,7 @@ from shared.storage.base import (
     Document,
     Missing,
     Operation,
+    Query,
     Replace,
     Stale,
     Store,
@@ -61,6 +62,8 @@ log = logging.getLogger("companion.privacy")
 
 CLAIM_SECONDS = 60.0
 MAX_TRIES = 5
+MAX_JOBS = 3
+"""Exports and imports of one owner that wait or run: each may be the whole of their data."""
 KEPT_SECONDS = 7 * 86_400
 """How long the file of an export, and the record of a job, stay."""
 RECEIPT_SECONDS = 90 * 86_400
@@ -137,8 +140,12 @@ async def read_export(app: App, owner: str, id_: str) -> bytes:
 
 
 async def _start(app: App, owner: str, type_: JobType, *, data: bytes | None = None) -> DataJobRecord:
+    newest = await app.store.query(STATE, owner, Query(kind="data_job", order="desc", limit=20))
+    if sum(each.body["status"] in ("queued", "in_progress") for each in newest) >= MAX_JOBS:
+        raise RateLimited(f"{MAX_JOBS} jobs of yours are waiting; try again when one is done.", retry_after=30)
     token, now = app.ids.token(), app.clock.now()
-    job = DataJobRecord(id=f"datajob_{token}", type=type_, created_at=now, due=now, ttl=KEPT_SECONDS)
+    sort = header_sort(now, token)
+    job = DataJobRecord(id=f"datajob_{token}", type=type_, sort=sort, created_at=now, due=now, ttl=KEPT_SECONDS)
     if data is not None:
         await app.blobs.put(owner, f"{job.id}.in", data, content_type="application/octet-stream")
     files = sweep(job.id, [f"{job.id}.in", f"{job.id}.zip"], now + KEPT_SECONDS)
@@ -171,9 +178,10 @@ async def run_message(app: App, body: Json) -> None:
         if stored is not None:
             await _run_erasure(app, stored)
     else:
-        stored = await app.store.read(STATE, body["owner"], body["job"])
+        owner: str = body["owner"]
+        stored = await app.store.read(STATE, owner, body["job"])
         if stored is not None and stored.body.get("kind") == "data_job":
-            await _run_job(app, body["owner"], stored)
+            await _run_job(app, owner, stored)
 
 
 async def run_due(app: App) -> int:

@@ -10,6 +10,7 @@ import orjson
 from localhost.testing import app_on_runtime, serving
 from shared.adoption import service as adoption
 from shared.models.offline import OfflineModel
+from shared.privacy.pages import everything
 from shared.storage.base import STATE
 from shared.usage import meter
 from tests.owners import ANN, BOB, Service, ask, conversation, service
@@ -115,3 +116,34 @@ async def follow(client: httpx.AsyncClient, response: str, events: list[dict[str
         async for line in stream.aiter_lines():
             if line.startswith("data: {"):
                 events.append(orjson.loads(line[6:]))
+
+
+async def test_a_long_history_moves_whole_and_goes_whole(tmp_path: Path) -> None:
+    """More records than a page or a batch takes, some of them large."""
+    async with service(tmp_path, **SECRET) as here, here.client(ANN) as ann:
+        token = await new_guest(here)
+        async with here.client(token) as guest:
+            conv = await conversation(guest)
+            for number in range(210):
+                size = 70_000 if number % 70 == 0 else 10
+                items = [{"type": "message", "role": "user", "content": f"{number} {'x' * size}"}]
+                added = await guest.post(f"/v1/conversations/{conv}/items", json={"items": items})
+                assert added.status_code == 200, added.text
+        await ann.post("/v1/me/adopt", json={"guest_token": token})
+        seen: list[str] = []
+        after = ""
+        while True:
+            params = {"limit": 100, "order": "asc", "after": after}
+            page = (await ann.get(f"/v1/conversations/{conv}/items", params=params)).json()
+            seen += [item["content"][0]["text"].split()[0] for item in page["data"]]
+            if not page["has_more"]:
+                break
+            after = page["last_id"]
+        await ann.post("/v1/me/erase", json={"confirm": "erase everything"})
+        await here.run_jobs()
+        left = [each.body["kind"] async for page in everything(here.app.store, STATE, "ann") for each in page]
+        blobs = [name async for name in here.app.blobs.list("ann")]
+
+    assert seen == [str(number) for number in range(210)]
+    assert left == []
+    assert blobs == []

@@ -369,3 +369,15 @@ async def test_what_disappears_by_itself_takes_its_blobs_along(tmp_path: Path) -
     assert [name for name in early if name.endswith(".in")] == []
     assert early != []
     assert late == []
+
+
+async def test_no_more_jobs_wait_than_a_few(tmp_path: Path) -> None:
+    async with service(tmp_path) as here, here.client() as ann, here.client(BOB) as bob:
+        asked = [await ann.post("/v1/me/export") for _ in range(5)]
+        other = await bob.post("/v1/me/export")
+        await here.run_jobs()
+        after = await ann.post("/v1/me/export")
+
+    assert [each.status_code for each in asked] == [200, 200, 200, 429, 429]
+    assert asked[-1].headers["retry-after"] == "30"
+    assert (other.status_code, after.status_code) == (200, 200)
