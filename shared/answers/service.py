@@ -16,6 +16,7 @@ from shared.app import App
 from shared.errors import StorageUnavailable, Unprocessable
 from shared.ids import DerivedIds, derived_token
 from shared.storage.base import STATE, AlreadyExists, BatchFailed, Create, Delete, Missing, Operation, Replace, Stale
+from shared.sync.service import life_of
 
 CLAIM_SECONDS = 30.0
 """After which a request whose process fell silent is answered anew."""
@@ -54,7 +55,8 @@ async def answered_once(app: App, owner: str, key: str, body_hash: str, make: Ma
         else:
             await app.clock.sleep(LOOK_SECONDS)
     try:
-        answer = await make(replace(app, ids=DerivedIds(owner, key)))
+        # A key may be guessed and an owner known: what is made with them, such as a share link, must not be.
+        answer = await make(replace(app, ids=DerivedIds(owner, key, await life_of(app, owner))))
     except Exception:
         await _note(app, owner, Delete(claim.id, etag))
         raise

@@ -23,7 +23,7 @@ async def changes_since(app: App, owner: str, *, since: str | None, limit: int) 
     Raises:
         InvalidRequest: the token is not one of this owner's, or too old.
     """
-    life, now = await _life(app, owner), int(app.clock.now())
+    life, now = await life_of(app, owner), int(app.clock.now())
     inner: str | None = None
     if since is not None:
         named, _, rest = since.partition(".")
@@ -39,12 +39,13 @@ async def changes_since(app: App, owner: str, *, since: str | None, limit: int) 
     return changed._replace(token=f"{life}.{now}.{changed.token}")
 
 
-async def _life(app: App, owner: str) -> str:
+async def life_of(app: App, owner: str) -> str:
+    """32 random digits that only the owner hears of, until everything is erased."""
     while True:
         stored = await app.store.read(STATE, owner, SYNC)
         if stored is not None:
             return SyncRecord.model_validate(stored.body).life
         with suppress(AlreadyExists):  # another host was faster
-            record = SyncRecord(life=app.ids.token()[:12])
+            record = SyncRecord(life=app.ids.token())
             await app.store.batch(STATE, owner, [Create(record.document())])
             return record.life

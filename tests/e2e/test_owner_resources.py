@@ -103,6 +103,21 @@ async def test_a_link_shows_what_was_said_and_nothing_else_until_it_is_revoked(t
     assert revoked.status_code == 404
 
 
+async def test_a_link_cannot_be_guessed_from_its_owner_and_a_weak_idempotency_key(tmp_path: Path) -> None:
+    ids: list[str] = []
+    for place in ("one", "two"):
+        async with service(tmp_path / place) as here, here.client() as ann:
+            conv = await conversation(ann)
+            await ask(ann, "Hello there.", conversation=conv)
+            for _ in range(2):
+                made = await ann.post("/v1/shares", json={"conversation": conv}, headers={"idempotency-key": "1"})
+                ids.append(made.json()["id"])
+
+    assert ids[0] == ids[1]
+    assert ids[2] == ids[3]
+    assert ids[0] != ids[2]
+
+
 async def test_deleting_a_conversation_revokes_its_links(tmp_path: Path) -> None:
     async with service(tmp_path) as here, here.client() as ann, here.client(None) as anybody:
         conv = await conversation(ann)
