@@ -94,6 +94,8 @@ class LargeFieldStore:
         return etags[: len(operations)]
 
     async def erase(self, container: str, partition: str) -> int:
+        for key in [key for key in self._cache if container == STATE and key[0] == partition]:
+            self._cached -= len(self._cache.pop(key))
         return await self._store.erase(container, partition)
 
     async def setup(self) -> None:

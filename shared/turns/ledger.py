@@ -30,6 +30,10 @@ class TurnTaken(Exception):
     """The turn is no longer as this process knew it: another host took it, ended it or deleted it."""
 
 
+class _Unreserved(Exception):
+    """A turn without a record has no reservation here: it was settled, or its guest signed in."""
+
+
 class _ConversationGone(Exception):
     """It was deleted while a turn ran in it; the turn ends all the same."""
 
@@ -118,7 +122,7 @@ class Ledger:
 
         def settle(usage: UsageRecord) -> UsageRecord:
             if not turn.is_kept and turn.id not in usage.reserved:
-                return usage  # an earlier try settled it; with no record, nothing else would show that
+                raise _Unreserved
             usage = meter.settle(usage, turn.id, model=model, spent=spent, now=now)
             if turn.status == "failed" or not turn.is_kept:
                 usage = meter.forget_send(usage, turn.id)  # nothing to join: a client that retries wants another try
@@ -144,6 +148,12 @@ class Ledger:
                 if not await self._follow(turn):
                     raise TurnTaken(turn.id) from gone
                 fixed, changes = parts()
+            except _Unreserved:
+                account = await self._account()
+                if account is None:
+                    return None  # an earlier try settled it; with no record, nothing else would show that
+                self._move_to(account)
+                fixed, changes = parts()
             except _ConversationGone:
                 del changes[1:]
             except StorageUnavailable:
@@ -152,16 +162,24 @@ class Ledger:
 
     async def _follow(self, turn: TurnRecord) -> bool:
         """The turn is not where it was: go where its guest's data went when they signed in, if that is why."""
-        mark = await self.store.read(STATE, self.owner, MOVED)
-        account = mark.body.get("account") if mark is not None else None
+        account = await self._account()
         found = await find_turn(self.store, account, turn.id) if account else None
         if account is None or found is None or found.record.is_final:
             return False
         if (found.record.host, found.record.attempt) != (turn.host, turn.attempt):
             return False
-        self.owner, self.turn_etag = account, found.etag
-        self.header, self.usage, self.is_usage_known = None, None, False
+        self._move_to(account)
+        self.turn_etag = found.etag
         return True
+
+    async def _account(self) -> str | None:
+        """Whose the owner's data is now, if the owner is a guest who signed in."""
+        mark = await self.store.read(STATE, self.owner, MOVED)
+        return mark.body.get("account") if mark is not None else None
+
+    def _move_to(self, account: str) -> None:
+        self.owner = account
+        self.header, self.usage, self.is_usage_known = None, None, False
 
     @staticmethod
     async def _pause(attempt: int, changes: list[Change]) -> None:

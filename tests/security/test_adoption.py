@@ -111,6 +111,26 @@ async def test_a_stream_goes_on_while_its_guest_signs_in(tmp_path: Path) -> None
     assert left is None
 
 
+async def test_what_runs_without_a_record_is_charged_to_the_account_too(tmp_path: Path) -> None:
+    model, prices = OfflineModel(word_delay=0.03), '{"*": {"input": 10, "output": 100}}'
+    async with service(tmp_path, model=model, COMPANION_PRICES=prices, **SECRET) as here, here.client(ANN) as ann:
+        token = await new_guest(here)
+        async with here.client(token) as guest:
+            body = {"input": "Tell me something that takes a while.", "store": False, "stream": True}
+            running = asyncio.create_task(guest.post("/v1/responses", json=body))
+            await asyncio.sleep(0.2)
+            await ann.post("/v1/me/adopt", json={"guest_token": token})
+            held = (await ann.get("/v1/me/usage")).json()["reserved"]
+            answer = await running
+        await asyncio.sleep(0.05)
+        usage = (await ann.get("/v1/me/usage")).json()
+
+    assert "response.completed" in answer.text
+    assert held > 0
+    assert usage["reserved"] == 0
+    assert (usage["total"]["turns"], usage["total"]["cost"] > 0) == (1, True)
+
+
 async def follow(client: httpx.AsyncClient, response: str, events: list[dict[str, Any]]) -> None:
     async with client.stream("GET", f"/v1/responses/{response}", params={"stream": "true"}) as stream:
         async for line in stream.aiter_lines():
