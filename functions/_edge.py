@@ -77,21 +77,22 @@ type Function = Callable[[Request], Coroutine[Any, Any, Response]]
 @overload
 def edge(handler: Handler, /) -> Function: ...
 @overload
-def edge(*, public: bool = False, scope: str | None = None) -> Callable[[Handler], Function]: ...
+def edge(*, public: bool = False, scope: str | None = None, is_shed: bool = False) -> Callable[[Handler], Function]: ...
 def edge(
-    handler: Handler | None = None, /, *, public: bool = False, scope: str | None = None
+    handler: Handler | None = None, /, *, public: bool = False, scope: str | None = None, is_shed: bool = False
 ) -> Function | Callable[[Handler], Function]:
     """Make a handler a function that the runtime can index: request id, principal, error body, headers.
 
     `public` edges ask nobody who they are and get `ANYONE` as principal. The others ask for a credential that may do
-    this: `scope`, or else `read` for a GET and `chat` for the rest.
+    this: `scope`, or else `read` for a GET and `chat` for the rest. `is_shed` ones begin a turn: where the host has no
+    place for it they are refused before their body is read, so that refusals leave it time to answer.
     """
     if handler is None:
-        return partial(_function, public=public, scope=scope)
-    return _function(handler, public=public, scope=scope)
+        return partial(_function, public=public, scope=scope, is_shed=is_shed)
+    return _function(handler, public=public, scope=scope, is_shed=is_shed)
 
 
-def _function(handler: Handler, *, public: bool, scope: str | None) -> Function:
+def _function(handler: Handler, *, public: bool, scope: str | None, is_shed: bool) -> Function:
     async def run(req: Request) -> Response:
         began = time.perf_counter()
         request_id = new_request_id()
@@ -103,6 +104,8 @@ def _function(handler: Handler, *, public: bool, scope: str | None) -> Function:
             principal = ANYONE if public else await _authenticate(app, req)
             if not public:
                 _require(principal, scope or ("read" if req.method in _READING else "chat"))
+            if is_shed:
+                app.models.gate.check(principal.owner)
             response = await handler(req, Call(app, principal, request_id))
             response.raw_headers.append((b"x-request-id", request_id.encode()))
         except Exception as exc:

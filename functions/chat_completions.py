@@ -51,7 +51,7 @@ _METADATA = re.compile(r"metadata\[(.+)\]")
 
 
 @blueprint.route("v1/chat/completions", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
-@edge
+@edge(is_shed=True)
 @Operation(
     body=CreateChatCompletion,
     answer=ChatCompletion,

@@ -37,7 +37,7 @@ blueprint = func.Blueprint()
 
 
 @blueprint.route("v1/responses", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
-@edge
+@edge(is_shed=True)
 @Operation(
     body=CreateResponse,
     answer=ResponseObject,

@@ -48,6 +48,10 @@ class Host:
         prefix = self.host_json.get("extensions", {}).get("http", {}).get("routePrefix", "api")
         endpoints = [_endpoint(function, prefix) for function in runtime.of_type("httpTrigger")]
         self.endpoints = sorted(endpoints, key=lambda each: (each.template.precedence, each.template.text))
+        self._literal: dict[str, list[Endpoint]] = {}
+        for each in self.endpoints:
+            if "{" not in each.template.text:  # found without a look at the others, which come after it anyway
+                self._literal.setdefault(f"/{each.template.text.strip('/')}", []).append(each)
         self._invocations: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,6 +70,9 @@ class Host:
     def _route(self, scope: Scope) -> tuple[Endpoint, dict[str, str]] | None:
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
         path = raw.partition(b"?")[0].decode("latin-1")
+        for endpoint in self._literal.get(path, ()):
+            if not endpoint.methods or scope["method"] in endpoint.methods:
+                return endpoint, {}
         for endpoint in self.endpoints:
             params = endpoint.template.match(path)
             if params is not None and (not endpoint.methods or scope["method"] in endpoint.methods):

@@ -110,6 +110,15 @@ class Gate:
             raise
         return Ticket(self, owner, self._now())
 
+    def check(self, owner: str) -> None:
+        """Before anything is done for a request that would ask for a place: refuse it where `enter` would.
+
+        Raises:
+            ModelUnavailable: as `enter` says.
+        """
+        if self._waiting or not self._may_hold(owner):
+            self._refuse_excess(owner)
+
     def take(self, owner: str) -> Ticket:
         """A place without asking: for work that was accepted before (a background turn, a take-over)."""
         return self._admit(owner)

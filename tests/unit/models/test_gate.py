@@ -113,3 +113,23 @@ def test_even_the_smallest_serves_everyone_in_the_end(most: int) -> None:
         return await asyncio.gather(*(work(gate, f"o{n % 3}") for n in range(12)))
 
     assert None not in virtually(program)
+
+
+def test_what_would_be_refused_is_known_before_anything_is_done_for_it() -> None:
+    """One place, taken, and a line that is full: the check says what `enter` would, and counts it as refused."""
+
+    async def program() -> tuple[bool, int]:
+        gate = Gate(most=1, is_adaptive=False)
+        gate.check("ada")
+        ticket = await gate.enter("ada")
+        waiting = asyncio.create_task(gate.enter("bob"))
+        await asyncio.sleep(0)
+        with pytest.raises(ModelUnavailable):
+            gate.check("ada")
+        is_refused = gate.refused == 1
+        ticket.leave()
+        (await waiting).leave()
+        gate.check("ada")
+        return is_refused, gate.in_flight
+
+    assert virtually(program) == (True, 0)
