@@ -1,7 +1,10 @@
 """Work that no client waits for: the queue trigger that runs background turns, the timer that finds what was left."""
 
 import json
+import logging
 import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
 
 import azure.functions as func
 
@@ -12,13 +15,18 @@ from functions._edge import current_app
 
 blueprint = func.Blueprint()
 
+log = logging.getLogger("companion.jobs")
+
+type Work = Callable[[dict[str, Any]], Awaitable[None]]
+type WorkQueue = Literal["turns", "turns-low", "jobs"]
+
 
 @blueprint.queue_trigger(  # pyright: ignore[reportUnknownMemberType] - the SDK leaves **kwargs untyped
     arg_name="message", queue_name="turns", connection="AzureWebJobsStorage"
 )
 async def run_turn(message: func.QueueMessage) -> None:
     """A background turn may run: run it to its end. Safe to be told twice, or late."""
-    await _run(message)
+    await _tried(message, "turns", _run)
 
 
 @blueprint.queue_trigger(  # pyright: ignore[reportUnknownMemberType]
@@ -26,7 +34,7 @@ async def run_turn(message: func.QueueMessage) -> None:
 )
 async def run_turn_low(message: func.QueueMessage) -> None:
     """The same for turns of the `flex` tier."""
-    await _run(message)
+    await _tried(message, "turns-low", _run)
 
 
 @blueprint.queue_trigger(  # pyright: ignore[reportUnknownMemberType]
@@ -34,9 +42,7 @@ async def run_turn_low(message: func.QueueMessage) -> None:
 )
 async def run_data_job(message: func.QueueMessage) -> None:
     """An export, an import or an erasure may run. Safe to be told twice, or late."""
-    from shared.privacy.service import run_message
-
-    await run_message(current_app(), json.loads(message.get_body()))
+    await _tried(message, "jobs", _run_data_job)
 
 
 @blueprint.timer_trigger(arg_name="timer", schedule="30 */5 * * * *", use_monitor=False)
@@ -63,14 +69,46 @@ async def recover_turns(timer: func.TimerRequest) -> None:
     await recover(current_app())
 
 
-async def _run(message: func.QueueMessage) -> None:
+async def _tried(message: func.QueueMessage, queue: WorkQueue, work: Work) -> None:
+    """The work of a message; when it has failed too often, the message is parked with the reason."""
+    from shared.errors import StorageUnavailable
+    from shared.jobs.base import TRIES
+    from shared.jobs.poison import park, reason_of
+
+    body: dict[str, Any] = json.loads(message.get_body())
+    _measure_age(message)
+    try:
+        await work(body)
+    except Exception as failure:
+        tries = message.dequeue_count or 1
+        if tries < TRIES:
+            raise
+        log.exception("message.parked", extra={"queue": queue, "tries": tries})
+        app, reason = current_app(), reason_of(failure)
+        if work is _run and not isinstance(failure, StorageUnavailable):  # then the timer finds it, in better times
+            from shared.turns.takeover import give_up
+
+            await give_up(app, body["owner"], body["turn"], reason)
+        await park(app.queue, queue, body, tries=tries, reason=reason)
+
+
+def _measure_age(message: func.QueueMessage) -> None:
     from shared.telemetry import names
     from shared.telemetry.signals import signals
-    from shared.turns.takeover import run_queued
 
-    body = json.loads(message.get_body())
     if message.insertion_time is not None:
         signals.measure(names.QUEUE_AGE, max(0.0, time.time() - message.insertion_time.timestamp()))
+
+
+async def _run(body: dict[str, Any]) -> None:
+    from shared.turns.takeover import run_queued
+
     live = await run_queued(current_app(), body["owner"], body["turn"])
     if live is not None:
         await live.finished()
+
+
+async def _run_data_job(body: dict[str, Any]) -> None:
+    from shared.privacy.service import run_message
+
+    await run_message(current_app(), body)

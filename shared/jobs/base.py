@@ -7,7 +7,7 @@ does no harm. What matters is found again by querying for it (`due`), should eve
 from typing import Any, Literal, Protocol
 
 type Json = dict[str, Any]
-type QueueName = Literal["turns", "turns-low", "jobs"]
+type QueueName = Literal["turns", "turns-low", "jobs", "turns-poison", "turns-low-poison", "jobs-poison"]
 
 TURNS: QueueName = "turns"
 """Background turns."""
@@ -15,6 +15,9 @@ TURNS_LOW: QueueName = "turns-low"
 """Background turns of the `flex` tier: looked at beside, never before, the others."""
 JOBS: QueueName = "jobs"
 """Exports, imports and erasures."""
+
+TRIES = 5
+"""Deliveries of a message before it is parked; host.json says the same to the host."""
 
 
 class Queue(Protocol):

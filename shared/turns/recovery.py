@@ -6,8 +6,7 @@ import logging
 from shared.app import App
 from shared.conversations.records import TurnRecord
 from shared.conversations.repository import FoundTurn
-from shared.errors import AssistantError
-from shared.storage.base import STATE, BatchFailed, Due
+from shared.storage.base import STATE, Due
 from shared.storage.mutate import Change, mutate
 from shared.turns.live import LiveTurn
 from shared.turns.prepare import QUEUED_SECONDS
@@ -38,7 +37,7 @@ async def recover(app: App) -> int:
         async with gate:
             try:
                 return await _recover_one(app, due)
-            except (AssistantError, BatchFailed):
+            except Exception:  # the worker of many turns: what one of them hits must not keep it from the others
                 log.warning("recovery.failed", extra={"response_id": due.stored.body["id"]}, exc_info=True)
                 return False
 

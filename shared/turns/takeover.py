@@ -138,6 +138,23 @@ async def run_queued(app: App, owner: str, response_id: str) -> LiveTurn | None:
     return None
 
 
+async def give_up(app: App, owner: str, response_id: str, reason: str) -> None:
+    """End a turn `failed` that no worker could run: nothing that is accepted stays queued for ever."""
+    try:
+        found = await find_turn(app.store, owner, response_id)
+        claimed = await claim(app, owner, found, note=reason) if found is not None else None
+    except Exception:  # it fails here as it fails its workers; its message is parked all the same
+        log.exception("turn.not_given_up", extra={"response_id": response_id})
+        return
+    if claimed is None:
+        return
+    run = claimed.run(app, owner)
+    run.close_items()
+    message = f"The response was given up: {reason}"
+    run.begin_ended({"status": "failed", "error": {"code": "server_error", "message": message}, **_estimate(claimed)})
+    await run.live.finished()
+
+
 async def _go_on(app: App, owner: str, found: FoundTurn) -> LiveTurn | None:
     response_id = found.record.id
     claimed = await claim(

@@ -19,6 +19,7 @@ from shared.clock import ManualClock
 from shared.errors import StorageUnavailable
 from shared.ids import CountedIds
 from shared.jobs.azure_queue import AzureQueue
+from shared.jobs.poison import park
 from shared.jobs.store_queue import VISIBILITY_SECONDS, StoreQueue
 from shared.settings import Secret, Settings
 from shared.storage.base import DIRECTORY
@@ -61,6 +62,14 @@ class TestAzureQueue:
 
         async with QueueClient.from_connection_string(azurite_queue, "turns-low") as client:
             assert await client.receive_message() is None
+
+    async def test_a_poison_message_is_parked_with_its_reason(self, queue: AzureQueue, azurite_queue: str) -> None:
+        await park(queue, "turns", BODY, tries=5, reason="The work failed.")
+
+        async with QueueClient.from_connection_string(azurite_queue, "turns-poison") as client:
+            message = await client.receive_message()
+        assert message is not None
+        assert json.loads(message.content) == {**BODY, "tries": 5, "reason": "The work failed."}
 
     async def test_the_service_answers_a_ping(self, queue: AzureQueue) -> None:
         await queue.ping()
