@@ -1,12 +1,17 @@
 """Four real processes on one folder behind a proxy, under fire; `make soak` does the same with a thousand turns."""
 
 import asyncio
+import random
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.processes import EMULATOR_KEY, cosmos_emulator
-from tests.soak.chaos import Plan, run
+from tests.soak.chaos import Plan, run, settings_of
+from tests.soak.fleet import running
+from tests.soak.upstream import TroubledModel, serving
+from tests.soak.users import Figures, User
 
 
 @pytest.mark.timeout(300)
@@ -18,6 +23,34 @@ def test_no_turn_is_lost_whatever_happens_to_the_processes(tmp_path: Path) -> No
     assert result.figures.turns == 60
     assert result.figures.breaks > 0
     assert result.notes["Taken over from a host that stopped"] > 0
+
+
+@pytest.mark.timeout(120)
+async def test_a_server_that_is_asked_to_end_breaks_each_stream_at_most_once(tmp_path: Path) -> None:
+    """Answers take longer than its drain: another goes on with them, and clients are shown every event once."""
+    patience = {"COMPANION_MODEL_TIMEOUT": "60"}
+    plan, figures = Plan(users=6, hosts=2, words=90, pace=0.1, settings=patience), Figures()
+    model = TroubledModel(trouble=0, words=plan.words, pace=plan.pace, seed="drain")
+    async with serving(model) as upstream, running(plan.hosts, tmp_path, settings_of(plan, upstream)) as fleet:
+        users = [User(fleet.url, f"key{n}", figures, random.Random(n), hang_ups=0) for n in range(plan.users)]
+        for user in users:
+            await user.begin("drain")
+        asked = [asyncio.create_task(user.take_turn("drain", background=False)) for user in users]
+        await asyncio.sleep(1.5)
+        leaving = fleet.members[0]
+        leaving.is_ready = False
+        leaving.send(signal.SIGTERM)
+        await leaving.ended()
+        await asyncio.gather(*asked)
+        replays = [await user.replay(user.turns[0]) for user in users]
+        for user in users:
+            await user.close()
+
+    turns = [user.turns[0] for user in users]
+    assert not figures.violations
+    assert [turn.status for turn in turns] == ["completed"] * plan.users
+    assert replays == [turn.blocks for turn in turns]
+    assert {turn.breaks for turn in turns} == {0, 1}
 
 
 @pytest.mark.timeout(300)

@@ -8,10 +8,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from shared.answers.service import answered_once
+from shared.app import App
 from shared.conversations.service import create_conversation, delete_conversation
 from shared.errors import AssistantError
 from shared.models.base import SUMMARY_INSTRUCTIONS, Json
-from shared.storage.base import EVENTS
+from shared.projects.service import create_project
+from shared.storage.base import EVENTS, STATE, Query
 from tests.sim.client import Client, Gone, Shown
 from tests.sim.world import OWNER, Machine, World
 
@@ -260,6 +263,18 @@ async def double_tap(stage: Stage) -> None:
     _expect(stage, shown[0].blocks == shown[1].blocks, "two streams of one turn differ")
 
 
+async def made_once(stage: Stage) -> None:
+    """Something else than a turn, made under a key, asked for until it is answered: it is there once."""
+    client = stage.client()
+
+    async def make(app: App) -> bytes:
+        return (await create_project(app, OWNER, name="Garden", instructions=None, metadata={})).id.encode()
+
+    answers = [await client.insist(lambda app: answered_once(app, OWNER, "k", "body", make)) for _ in range(2)]
+    made = [found.body["id"].encode() for found in stage.world.store.find(STATE, OWNER, Query(kind="project", limit=9))]
+    _expect(stage, answers == made * 2, f"answered were {answers}, made were {made}")
+
+
 async def _cancelled(
     stage: Stage, *machines: Machine, runner: list[Machine] | None = None, text: str = "say 40", after: int = 5
 ) -> None:
@@ -316,4 +331,5 @@ FLOWS: dict[str, Flow] = {
     "compaction": Flow(compacted, settings={"context_tokens": 300}),
     "store: false": Flow(unstored),
     "double tap": Flow(double_tap),
+    "made under a key": Flow(made_once),
 }

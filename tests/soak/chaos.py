@@ -125,7 +125,7 @@ async def run(plan: Plan, data: Path) -> Result:
     chance = random.Random(plan.seed)
     model = TroubledModel(trouble=plan.trouble, words=plan.words, pace=plan.pace, seed=f"{plan.seed} model")
     figures, blows = Figures(), Counter[str]()
-    async with serving(model) as upstream, running(plan.hosts, data, _settings(plan, upstream)) as fleet:
+    async with serving(model) as upstream, running(plan.hosts, data, settings_of(plan, upstream)) as fleet:
         users = [
             User(fleet.url, f"key{n}", figures, random.Random(f"{plan.seed} user {n}"), hang_ups=plan.hang_ups)
             for n in range(plan.users)
@@ -155,7 +155,8 @@ async def run(plan: Plan, data: Path) -> Result:
     return result
 
 
-def _settings(plan: Plan, upstream: str) -> dict[str, str]:
+def settings_of(plan: Plan, upstream: str) -> dict[str, str]:
+    """Of the hosts."""
     unlimited = {field.name: None for field in dataclasses.fields(Limits)}
     patience = {"first_token": SILENCE, "silence": SILENCE}
     deployment = {"endpoint": upstream, "model": MODEL, "key": "OPENAI_API_KEY", **patience}

@@ -53,6 +53,7 @@ class Turn:
     blocks: dict[int, bytes] = field(default_factory=dict[int, bytes])
     last: int = -1
     status: str | None = None
+    breaks: int = 0
     broken_at: float | None = None
 
 
@@ -144,6 +145,7 @@ class User:
 
     def _broken(self, turn: Turn) -> None:
         self.figures.breaks += 1
+        turn.breaks += 1
         if turn.broken_at is None:
             turn.broken_at = time.monotonic()
 
