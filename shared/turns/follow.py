@@ -78,7 +78,7 @@ async def follow_live(app: App, owner: str, live: LiveTurn, *, after: int = -1) 
             return
         found = await find_turn(app.store, owner, live.record.id)
         if found is None:
-            return
+            raise _deleted(live.record.id)
         record = found.record
     async for batch in _follow_stored(app, owner, record, after):
         yield batch
@@ -103,9 +103,16 @@ async def _follow_stored(app: App, owner: str, turn: TurnRecord, after: int) -> 
     if not turn.is_final:
         async for batch in reader.until_final():
             yield batch
+        if not reader.turn.is_final:
+            raise _deleted(turn.id)
     if reader.turn.is_final:
         async for batch in reader.to_the_end():
             yield batch
+
+
+def _deleted(response_id: str) -> NotFound:
+    """For who was shown a part of it: a stream must not just stop."""
+    return NotFound(f"Response {response_id!r} was deleted.", code="response_deleted")
 
 
 class _Reader:
@@ -165,11 +172,13 @@ class _Reader:
                 async for batch in self._catch_up():
                     yield batch
         if self.after < number - 1:
+            if not self.turn.is_stored and self.turn.is_journalled:
+                raise _deleted(self.turn.id)
             whole = middle(self.turn)
             rest = whole.behind(self.after) if whole is not None else None
             if rest is not None:
                 yield rest
-            number = whole.last + 1 if whole is not None else FIRST_SEQUENCE
+            number = max(whole.last if whole is not None else FIRST_SEQUENCE - 1, self.after) + 1
         last = ending(self.turn, number=number).behind(self.after)
         if last is not None:
             yield last

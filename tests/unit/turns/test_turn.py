@@ -11,11 +11,11 @@ from shared.conversations.service import list_items
 from shared.errors import Conflict, InvalidRequest, NotFound, Unprocessable
 from shared.models.base import Finished, ItemStarted, ModelEvent, ModelRequest, TextDelta, Usage
 from shared.models.scripted import ScriptedModel, calls, says
-from shared.storage.base import STATE
+from shared.storage.base import EVENTS, STATE, Delete, Upsert
 from shared.tools.registry import ServerTool, ToolRegistry
 from shared.turns.cancel import cancel_turn, delete_turn
 from shared.turns.events import Batch, fold
-from shared.turns.follow import finished, get_turn
+from shared.turns.follow import finished, follow_live, get_turn
 from shared.usage.meter import month_id
 from shared.usage.records import UsageRecord
 from tests.unit.turns.asking import CALLER, ask, begin, conversation, events, text_of
@@ -286,6 +286,49 @@ class TestDelete:
         assert model.closed_early == 1
         with pytest.raises(NotFound):
             await get_turn(app, CALLER.owner, live.record.id)
+
+    @pytest.mark.parametrize("in_conversation", [True, False])
+    async def test_who_reads_it_on_another_host_is_told(self, make_app: MakeApp, in_conversation: bool) -> None:
+        """Never a stream that just stops: it ends with its terminal event, or with an error."""
+        words = [TextDelta(0, f"word {number} ") for number in range(400)]
+        model = ScriptedModel([[*says("a")[:1], *(step for word in words for step in (word, 0.02))]])
+        here, there = make_app(model), make_app(ScriptedModel())
+        place = {"conversation": await conversation(here)} if in_conversation else {}
+        live = await begin(here, "go", **place)
+        seen: list[Any] = []
+
+        async def read() -> None:
+            async for batch in follow_live(here, CALLER.owner, live):
+                seen.extend(batch.events)
+
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(0.6)
+        assert len(seen) > 8
+        await delete_turn(there, CALLER.owner, live.record.id)
+        (failure,) = await asyncio.wait_for(asyncio.gather(reading, return_exceptions=True), 10)
+        if isinstance(failure, NotFound):
+            assert failure.code == "response_deleted"
+        else:
+            assert (failure, seen[-1]["type"]) == (None, "response.failed")
+
+
+async def test_a_resumed_stream_whose_journal_has_expired_still_ends(make_app: MakeApp) -> None:
+    """The events are told anew from the items, in fewer numbers than the client has seen."""
+    words = [TextDelta(0, f"word {number} ") for number in range(20)]
+    model = ScriptedModel([[*says("a")[:1], *(step for word in words for step in (word, 0.02)), *says("a")[-2:]]])
+    app = make_app(model)
+    live = await begin(app, "go")
+    shown = [event async for batch in follow_live(app, CALLER.owner, live) for event in batch.events]
+    for stored in await app.store.scan(EVENTS, live.record.id):
+        await app.store.batch(EVENTS, live.record.id, [Delete(stored.body["id"])])
+    after = shown[-2]["sequence_number"]
+    found = await app.store.read(STATE, CALLER.owner, live.record.id)
+    assert found is not None
+    await app.store.batch(STATE, CALLER.owner, [Upsert({**found.body, "completed_at": app.clock.now() - 90_000})])
+
+    rest = await events(app, live.record.id, after=after)
+    assert [event["type"] for event in rest] == ["response.completed"]
+    assert rest[0]["sequence_number"] > after
 
 
 class TestTools:
