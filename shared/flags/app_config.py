@@ -69,19 +69,18 @@ class AppConfigFlags:
                     self._provider = await self._open()
                 else:
                     await self._provider.refresh()
+            self._take(self._provider.get("feature_management"))
         except (AzureError, TimeoutError, ValueError, OSError) as error:
             log.warning("flags.unreadable", extra={"endpoint": self._endpoint, "reason": type(error).__name__})
-        else:
-            self._take(self._provider.get("feature_management"))
         finally:
             self._task = None
 
     def _take(self, content: Any) -> None:
-        self._read = self._clock.now()
         if content is not self._content or self._flags is None:
-            self._content = content
             self._flags = Evaluator({"feature_management": content or {"feature_flags": []}})
+            self._content = content
             log.info("flags.read", extra={"flags": sorted(self._flags.names)})
+        self._read = self._clock.now()
 
     async def _connect(self) -> Any:
         from azure.identity.aio import DefaultAzureCredential  # noqa: PLC0415

@@ -5,7 +5,7 @@ owner and flag: the same on every host, for as long as the flag's allocation is 
 """
 
 import logging
-from typing import Any
+from typing import Any, cast
 
 from shared.flags.base import Assignment
 from shared.principal import Principal
@@ -19,13 +19,23 @@ class Evaluator:
     """One state of the flags: `{"feature_management": {"feature_flags": […]}}`."""
 
     def __init__(self, configuration: Json) -> None:
+        """
+        Raises:
+            ValueError: it is not in Microsoft's schema at all.
+        """
+        held: Any = configuration.get("feature_management", {})
+        if not isinstance(held, dict) or not isinstance(cast(Json, held).get("feature_flags", []), list):
+            raise ValueError("not the schema of feature flags")
         # Imported where there are flags.
         import featuremanagement  # noqa: PLC0415
 
         self._context = featuremanagement.TargetingContext
         self._manager: Any = featuremanagement.FeatureManager(configuration)  # its overloads know no context
         self._names: frozenset[str] = frozenset()
-        self._names = frozenset(filter(self._works, self._manager.list_feature_flag_names()))
+        try:
+            self._names = frozenset(filter(self._works, self._manager.list_feature_flag_names()))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not the schema of feature flags: {error}") from error
 
     @property
     def names(self) -> frozenset[str]:

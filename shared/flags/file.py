@@ -47,9 +47,10 @@ class FileFlags:
             content: Any = orjson.loads(self._path.read_bytes())
             if not isinstance(content, dict):
                 raise ValueError("not a JSON object")
+            flags = Evaluator(content)  # pyright: ignore[reportUnknownArgumentType]
         except (OSError, ValueError) as error:
             log.warning("flags.unreadable", extra={"path": str(self._path), "reason": str(error)})
             return
         self._state = state
-        self._flags = Evaluator(content)  # pyright: ignore[reportUnknownArgumentType]
-        log.info("flags.read", extra={"flags": sorted(self._flags.names)})
+        self._flags = flags
+        log.info("flags.read", extra={"flags": sorted(flags.names)})

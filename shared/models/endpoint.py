@@ -16,6 +16,8 @@ OPENAI_BASE_URL = "https://api.openai.com/v1"
 AZURE_SCOPE = "https://cognitiveservices.azure.com/.default"
 TOKEN_MARGIN = 300.0
 """Seconds before its end that a token is no longer used: a long stream begins with it."""
+RENEW_SECONDS = 30.0
+"""Until the next attempt to renew a token that is still good, when nobody gave one."""
 CATALOG_SECONDS = 300.0
 
 
@@ -101,6 +103,7 @@ class AzureToken:
         self._lock = asyncio.Lock()
         self._headers: Mapping[str, str] = {}
         self._until = 0.0
+        self._end = 0.0
         self._credential: Any = None
 
     async def headers(self) -> Mapping[str, str]:
@@ -119,20 +122,28 @@ class AzureToken:
 
     async def _renew(self) -> None:
         source = self._source or self._identity
-        token = await source()
+        try:
+            token = await source()
+        except UpstreamError:
+            left = self._end - self._now()
+            if left <= 0:
+                raise
+            self._until = self._now() + min(left, RENEW_SECONDS)
+            return
+        self._end = token.expires_on
         self._headers = {"Authorization": f"Bearer {token.token}"}
         self._until = token.expires_on - TOKEN_MARGIN
 
     async def _identity(self) -> AccessToken:
         # Imported on first use: 200 ms that nothing without Azure OpenAI should pay.
-        from azure.core.exceptions import ClientAuthenticationError  # noqa: PLC0415
+        from azure.core.exceptions import AzureError  # noqa: PLC0415
         from azure.identity.aio import DefaultAzureCredential  # noqa: PLC0415
 
         if self._credential is None:
             self._credential = DefaultAzureCredential(managed_identity_client_id=self._client_id or None)
         try:
             return await self._credential.get_token(AZURE_SCOPE)
-        except ClientAuthenticationError as exc:
+        except AzureError as exc:
             raise UpstreamError(
                 "No identity for the model's server; the operator should check AZURE_CLIENT_ID, or run `az login`."
             ) from exc

@@ -13,8 +13,9 @@ aliases: {gpt-4o: companion}
 
 import hashlib
 import os
+import re
 from datetime import date
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, TypeAdapter, ValidationError, model_validator
@@ -25,10 +26,15 @@ type Json = dict[str, Any]
 
 OFFLINE = "offline"
 """The endpoint of the model that needs no server."""
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*_KEY")
+_NO_KEYS = ("COMPANION_", "COSMOS_", "STORAGE_", "AzureWebJobs", "WEBSITE_", "IDENTITY_")
+"""Who may write routes must not be able to have the host's other secrets sent to a server of their own."""
+
+type Name = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class _Schema(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PricesSchema(_Schema):
@@ -61,7 +67,7 @@ class DeploymentSchema(_Schema):
 
     endpoint: str
     """URL up to and including `/v1`; an Azure OpenAI resource without a path; or `offline`."""
-    model: str
+    model: Name
     """Its name there."""
     api: Literal["chat", "responses"] = "chat"
     key: str | None = None
@@ -82,7 +88,13 @@ class DeploymentSchema(_Schema):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.endpoint != OFFLINE:
-            TypeAdapter(HttpUrl).validate_python(self.endpoint)
+            url = TypeAdapter(HttpUrl).validate_python(self.endpoint)
+            if url.username or url.password or not (self.endpoint.isascii() and self.endpoint.isprintable()):
+                raise ValueError("the endpoint must be a plain URL; `key` names the variable that holds a credential")
+        if self.key is not None and (not _KEY.fullmatch(self.key) or self.key.startswith(_NO_KEYS)):
+            raise ValueError(
+                f"{self.key!r} is no variable of a model's key: its name must end in _KEY, and not be ours"
+            )
         if self.key is not None and not (os.environ.get(self.key) or "").strip():
             raise ValueError(f"the environment variable {self.key!r}, which should hold its key, is not set")
         return self
@@ -114,9 +126,9 @@ class ModelSchema(_Schema):
 class RoutesSchema(_Schema):
     """All routes of this Companion."""
 
-    deployments: dict[str, DeploymentSchema] = Field(min_length=1)
-    models: dict[str, ModelSchema] = Field(min_length=1)
-    aliases: dict[str, str] = {}
+    deployments: dict[Name, DeploymentSchema] = Field(min_length=1)
+    models: dict[Name, ModelSchema] = Field(min_length=1)
+    aliases: dict[Name, str] = {}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -159,3 +171,5 @@ def _yaml(text: str, source: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as exc:
         raise SettingsError(f"{source} is neither JSON nor YAML: {exc}") from None
+    except RecursionError:
+        raise SettingsError(f"{source} is nested too deeply") from None

@@ -1,7 +1,9 @@
 """Why this answer, and the engineer's walk: canary, figures, promote, roll back; over HTTP, without a restart."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,12 +14,14 @@ from localhost.testing import LOCAL, app_on_runtime
 from shared.app import App
 from shared.bootstrap import build_app
 from shared.clock import SystemClock
+from shared.models.base import Finished, ModelRequest
 from shared.settings import Settings
 from shared.storage.sqlite import SqliteStore
 from shared.telemetry.signals import signals
 
 type Json = dict[str, Any]
 
+HELLO: Json = {"type": "message", "role": "user", "content": "hello"}
 OFFLINE = {"endpoint": "offline", "model": "companion"}
 
 
@@ -140,6 +144,35 @@ async def test_the_engineers_walk() -> None:
     assert figures["new"]["cost_per_call"] == pytest.approx(figures["old"]["cost_per_call"] / 2, rel=0.2)
     assert set(promoted) == {"new"}
     assert set(rolled_back) == {"old"}
+
+
+async def test_another_host_follows_the_walk_without_a_restart(tmp_path: Path) -> None:
+    """Two hosts over one store: routes that one is given are in force on the other too, within its refresh."""
+    settings = {"COMPANION_DATA": str(tmp_path), "COMPANION_ROUTES_REFRESH": "0.2"}
+    environ = {"COMPANION_LOCAL_OWNER": "local", "COMPANION_OFFLINE_DELAY": "0", "COMPANION_TITLES": "off"}
+    other = build_app(Settings.read({**environ, **settings}))
+    routes = {"deployments": {"new": OFFLINE}, "models": {"companion": {"chain": ["new"]}}}
+
+    async def answered_by() -> str:
+        events = [event async for event in other.models.stream(ModelRequest(model="companion", items=[HELLO]))]
+        await asyncio.sleep(0.3)
+        return events[-1].deployment if isinstance(events[-1], Finished) else ""
+
+    before = await answered_by()
+    mine = build_app(Settings.read({**environ, **settings}))
+    async with (
+        app_on_runtime() as host,
+        httpx.AsyncClient(transport=httpx.ASGITransport(host), base_url=LOCAL) as client,
+    ):
+        with override_app(mine):
+            assert (await client.put("/v1/admin/routes", json=routes)).status_code == 200
+            during = [await answered_by() for _ in range(3)][-1]
+            assert (await client.delete("/v1/admin/routes")).status_code == 200
+            after = [await answered_by() for _ in range(3)][-1]
+    await mine.close(seconds=1)
+    await other.close(seconds=1)
+
+    assert (before, during, after) == ("offline", "new", "offline")
 
 
 async def test_routes_that_cannot_be_used_are_refused_and_nothing_changes() -> None:

@@ -123,7 +123,10 @@ class TestFile:
 
         assert (before and before.variant, after and after.variant) == ("new", "old")
 
-    @pytest.mark.parametrize("content", ["{", "[]", ""])
+    @pytest.mark.parametrize(
+        "content",
+        ["{", "[]", "", '{"feature_management": 5}', '{"feature_management": {"feature_flags": [5]}}', "[" * 100_000],
+    )
     async def test_a_broken_file_leaves_the_flags_as_they_were(self, tmp_path: Path, content: str) -> None:
         path, clock = tmp_path / "flags.json", ManualClock()
         self.write(path, flag("titles"))

@@ -1,9 +1,11 @@
+import time
 from dataclasses import dataclass
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from shared.errors import UpstreamError
 from shared.models.base import ModelRequest
 from shared.models.endpoint import (
     TOKEN_MARGIN,
@@ -103,6 +105,34 @@ async def test_a_token_is_kept_until_shortly_before_its_end() -> None:
     assert source.asked == 1
     now[0] = 3600 - TOKEN_MARGIN
     assert await token.headers() == {"Authorization": "Bearer token-2"}
+
+
+async def test_a_token_that_is_still_good_outlives_an_outage_of_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The platform's endpoint gives one token, then fails: calls go on until its end, and then say what to check."""
+    now, asked = [time.time()], [0]
+
+    async def give(request: web.Request) -> web.Response:
+        asked[0] += 1
+        if asked[0] > 1:
+            return web.Response(status=400)
+        return web.json_response(
+            {"access_token": "t", "expires_on": str(int(now[0]) + 200), "token_type": "Bearer", "resource": "r"}
+        )
+
+    app = web.Application()
+    app.router.add_get("/msi", give)
+    async with TestServer(app) as server:
+        monkeypatch.setenv("IDENTITY_ENDPOINT", str(server.make_url("/msi")))
+        monkeypatch.setenv("IDENTITY_HEADER", "secret")
+        token = AzureToken("", None, lambda: now[0])
+        first = await token.headers()
+        second = await token.headers()
+        now[0] += 201
+        with pytest.raises(UpstreamError, match="AZURE_CLIENT_ID"):
+            await token.headers()
+        await token.close()
+
+    assert first == second == {"Authorization": "Bearer t"}
 
 
 async def test_a_catalog_is_read_again_after_some_minutes() -> None:

@@ -49,6 +49,12 @@ async def deployment_of(router: Router, model: str = "companion") -> str:
         ({"deployments": {"main": {"endpoint": "x", "model": "m"}}}, "deployments.main"),
         ({"deployments": {"main": {**OFFLINE, "key": "NO_SUCH_KEY"}}}, "NO_SUCH_KEY"),
         ({"models": {"m": {"chain": ["main"], "canary": {"deployment": "main", "percent": 101}}}}, "percent"),
+        ({"deployments": {"main": {**OFFLINE, "model": ""}}}, "deployments.main.model"),
+        ({"models": {"": {"chain": ["main"]}}}, "models"),
+        ({"deployments": {"main": {"endpoint": "http://user:pass@host/v1", "model": "m"}}}, "plain URL"),
+        ({"deployments": {"main": {"endpoint": "http://host/v1\r\nX: y", "model": "m"}}}, "plain URL"),
+        ({"deployments": {"main": {**OFFLINE, "key": "PATH"}}}, "'PATH'"),
+        ({"deployments": {"main": {**OFFLINE, "key": "COSMOS_KEY"}}}, "'COSMOS_KEY'"),
     ],
 )
 def test_what_cannot_be_used_is_refused_naming_the_place(changes: Json, complaint: str) -> None:
@@ -61,6 +67,20 @@ def test_yaml_is_as_good_as_json() -> None:
     written = "deployments:\n  main: {endpoint: offline, model: companion}\nmodels:\n  companion: {chain: [main]}\n"
 
     assert parse_routes(written) == parse_routes(text())
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "deployments: {a: {endpoint: offline, model: m}}\nmodels: {x: {chain: [{a: .inf}]}}",
+        "deployments: {a: {endpoint: offline, model: m, prices: {input: .inf, output: 1}}}\nmodels: {x: {chain: [a]}}",
+        "[" * 100_000,
+        "!!python/object/apply:os.system ['true']",
+    ],
+)
+def test_numbers_without_end_depths_without_end_and_foreign_tags_are_refused(written: str) -> None:
+    with pytest.raises(SettingsError):
+        parse_routes(written)
 
 
 def test_what_is_neither_is_refused() -> None:
