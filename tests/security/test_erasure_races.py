@@ -49,8 +49,9 @@ async def test_a_turn_that_runs_on_another_host_writes_nothing_after_an_erasure(
         if "conversation" in body:
             body = {**body, "conversation": await conversation(ann)}
         running = asyncio.create_task(ann.post(path, json=body))
-        await asyncio.sleep(0.8)
-        before = bytes_with(tmp_path, CANARY)
+        while not (before := bytes_with(tmp_path, CANARY)):  # noqa: ASYNC110 - on disk, which tells nobody
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
         await ann.post("/v1/me/erase", json={"confirm": "erase everything"})
         async with process(tmp_path, SystemClock()) as other:
             await erase(other)
