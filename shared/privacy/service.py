@@ -272,6 +272,12 @@ class _Job:
             raise _Gone from failure
         self.record, self.etag = record, etags[-1]
 
+    async def stay(self) -> None:
+        """Hold the claim through a long step. Raises `_Gone`."""
+        now = self.app.clock.now()
+        if (self.record.due or 0.0) - now < CLAIM_SECONDS / 2:
+            await self.write([], due=now + CLAIM_SECONDS)
+
     async def put(self, name: str, data: bytes, content_type: str) -> None:
         """A blob, gone again if the owner was erased meanwhile. Raises `_Gone`."""
         await self.app.blobs.put(self.owner, name, data, content_type=content_type)
@@ -287,11 +293,13 @@ async def _export(job: _Job) -> dict[str, int]:
     for container in (STATE, KNOWLEDGE):
         async for page in everything(app.store, container, owner):
             records += [stored.body for stored in page]
+            await job.stay()
     blobs: list[Blob] = []
     async for name in app.blobs.list(owner):
         if "/" in name or name.startswith(_OWN_BLOBS):
             continue  # parts of records, which have them again; files of jobs
         blob = await app.blobs.get(owner, name)
+        await job.stay()
         if blob is not None:
             blobs.append((name, blob[1], blob[0]))
     data = await asyncio.to_thread(write_archive, records, blobs, now=job.record.created_at)
@@ -310,6 +318,7 @@ async def _import(job: _Job) -> dict[str, int]:
     bodies = [record.document() for record in records]
     for name, content_type, data in blobs:
         await job.put(name, data, content_type)
+        await job.stay()
     step = 0
     for some in in_batches(bodies, lambda body: body):
         step += len(some)

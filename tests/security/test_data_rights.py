@@ -381,3 +381,29 @@ async def test_no_more_jobs_wait_than_a_few(tmp_path: Path) -> None:
     assert [each.status_code for each in asked] == [200, 200, 200, 429, 429]
     assert asked[-1].headers["retry-after"] == "30"
     assert (other.status_code, after.status_code) == (200, 200)
+
+
+async def test_an_export_that_takes_long_keeps_its_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each blob takes a while; the timer that looks for dead workers finds nothing to do meanwhile."""
+    from shared.clock import ManualClock
+
+    clock = ManualClock()
+    async with service(tmp_path, clock=clock) as here, here.client() as ann:
+        for number in range(8):
+            await here.app.blobs.put("ann", f"file-{number}", b"x", content_type="text/plain")
+        job = await privacy.start_export(here.app, "ann")
+        get = here.app.blobs.get
+
+        async def slowly(owner: str, name: str) -> tuple[bytes, str] | None:
+            clock.advance(45)
+            await privacy.run_due(here.app)
+            return await get(owner, name)
+
+        with monkeypatch.context() as patch:  # time that passes inside of a step has no seam of its own
+            patch.setattr(here.app.blobs, "get", slowly)
+            await privacy.run_message(here.app, {"owner": "ann", "job": job.id})
+        state = (await ann.get(f"/v1/me/data_jobs/{job.id}")).json()
+        record = await privacy.get_job(here.app, "ann", job.id)
+
+    assert state["status"] == "completed"
+    assert (state["counts"]["blobs"], record.tries) == (8, 1)
