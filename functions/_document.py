@@ -171,7 +171,7 @@ def _without_content(method: str, response: Json) -> Json:
 
 def _refusals(route: Route, said: Operation) -> set[int]:
     """Statuses an operation of this kind may be refused with."""
-    statuses = {500, *said.errors}
+    statuses = {500, *said.errors, *((400, 422) if said.is_idempotent_by_key else ())}
     if route.name not in PUBLIC:
         statuses |= {401, 403, 429, 503}
     if said.body is not None:
