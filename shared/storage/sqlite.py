@@ -6,6 +6,7 @@ a point read takes tens of microseconds. Writes are committed there too, in grou
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,6 +54,8 @@ class SqliteStore:
         self._writer: Writer | None = None
         self._reader: sqlite3.Connection | None = None
         self._is_closed = False
+        self._lock = threading.Lock()
+        """Event loops of several threads may share a store: who reads beside another would see what that one saw."""
 
     async def setup(self) -> None:
         self._open()
@@ -122,13 +125,14 @@ class SqliteStore:
             self._reader = connection if self._path == MEMORY else open_reader(self._path)
         except (sqlite3.Error, OSError) as exc:
             raise unavailable(exc) from exc
-        self._writer = Writer(connection, has_file=self._path != MEMORY)
+        self._writer = Writer(connection, self._lock, has_file=self._path != MEMORY)
         return self._writer, self._reader
 
     def _rows(self, sql: str, parameters: tuple[str | float, ...]) -> list[Any]:
         _, reader = self._open()
         try:
-            return reader.execute(sql, parameters).fetchall()
+            with self._lock:
+                return reader.execute(sql, parameters).fetchall()
         except sqlite3.Error as exc:
             raise unavailable(exc) from exc
 

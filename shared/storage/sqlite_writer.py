@@ -12,7 +12,7 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,13 @@ LARGEST_GROUP = 256
 PURGE_EVERY = 64
 """Batches between two looks for expired documents; each look removes at most four times as many."""
 CHECKPOINT_EVERY = 400
-"""Batches between two copies of the log into the file: some thousand pages, a few megabytes."""
+"""Batches between two copies of the log into the file: one or two thousand pages. A large one counts as several."""
+_SMALL = 16 * 1024
+"""Bytes of a batch that counts as one; the log grows by about as much for a document of any size."""
+LONGEST_LOG = 2_000
+"""Pages. A log that is longer is copied to its end, and emptied, while nobody may write."""
+_LOG_SECONDS = 0.05
+"""How long that may wait for the readers of the log, and let writers wait."""
 _PAUSE, _LONGEST_PAUSE = 0.0005, 0.01
 """Seconds before a group that met another process's lock is tried again; twice as long each time."""
 
@@ -71,6 +77,8 @@ class _Job:
     loop: asyncio.AbstractEventLoop
     deadline: float
     """When it gives up waiting for other processes; monotonic."""
+    weight: int = 1
+    """Small batches that the log grows as much for."""
     scrubs: bool = False
     """The bytes of what it deletes must be gone from the disk before it is done; a group pays that once."""
 
@@ -78,21 +86,24 @@ class _Job:
 class Writer:
     """Owns the writing connection; `close` finishes what was asked for."""
 
-    def __init__(self, connection: sqlite3.Connection, *, has_file: bool) -> None:
+    def __init__(self, connection: sqlite3.Connection, lock: threading.Lock, *, has_file: bool) -> None:
         self._connection = connection
         self._has_file = has_file
+        self._lock = lock
+        """Event loops of several threads may share a store; held for an append or a commit, never while waiting."""
         self._jobs: list[_Job] = []
-        self._due_on: asyncio.AbstractEventLoop | None = None
-        """The loop on which the next flush is due."""
+        self._due: set[asyncio.AbstractEventLoop] = set()
+        """The loops on which a flush is due."""
+        self._is_closing = False
         self._away: Future[None] | None = None
         """Work of a thread, which has the connection until it ends."""
         self._pause = _PAUSE
         self._since_purge = 0
-        self._since_checkpoint = 0
+        self._since_checkpoint = CHECKPOINT_EVERY - 20  # an earlier process may have left a long log
 
     async def batch(self, changes: Sequence[Change], now: float) -> list[str]:
         """Apply the changes, all or none, and return the new etags once they are committed."""
-        return await self._submit(lambda connection: _apply(connection, changes, now), now)
+        return await self._submit(lambda connection: _apply(connection, changes, now), now, weight=_weight(changes))
 
     async def erase(self, container: str, partition: str, now: float) -> int:
         """Delete a partition, and its traces in the file and its log."""
@@ -100,33 +111,42 @@ class Writer:
 
     def close(self) -> None:
         """Finish what was asked for, then close the connection. Waits for other processes; not for the event loop."""
+        with self._lock:
+            self._is_closing = True  # the connection is no flush's any more
         if self._away is not None:
             self._away.result()
+        deadline = time.monotonic() + sqlite_schema.BUSY_SECONDS
         while self._jobs:
-            self._commit_patiently(self._next_group())
+            self._commit_patiently(self._next_group(), deadline - time.monotonic())
         self._connection.close()
 
-    async def _submit[T](self, work: Callable[[sqlite3.Connection], T], now: float, *, scrubs: bool = False) -> T:
+    async def _submit[T](
+        self, work: Callable[[sqlite3.Connection], T], now: float, *, weight: int = 1, scrubs: bool = False
+    ) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._jobs.append(_Job(work, now, future, loop, time.monotonic() + sqlite_schema.BUSY_SECONDS, scrubs))
-        self._flush_soon(loop)
+        deadline = time.monotonic() + sqlite_schema.BUSY_SECONDS
+        with self._lock:
+            if self._is_closing:
+                raise StorageUnavailable("The store has been closed.")
+            self._jobs.append(_Job(work, now, future, loop, deadline, weight, scrubs))
+            if loop not in self._due:
+                self._due.add(loop)
+                loop.call_soon(self._flush)
         return await future
-
-    def _flush_soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._due_on is not loop:  # or it was due on a loop that has ended
-            self._due_on = loop
-            loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """Commit what is there; the rest, and what meets a lock, a little later."""
-        self._due_on = None
-        if not self._jobs or (self._away is not None and not self._away.done()):
-            return  # the thread's end brings the next flush
         loop = asyncio.get_running_loop()
-        group = self._next_group()
+        with self._lock:
+            self._due.discard(loop)
+            if self._jobs and not self._is_closing and (self._away is None or self._away.done()):
+                self._flush_group(self._next_group(), loop)
+            # else there is nothing, or the thread's end brings the next flush
+
+    def _flush_group(self, group: list[_Job], loop: asyncio.AbstractEventLoop) -> None:
         if self._has_file and any(job.scrubs for job in group):
-            self._send_away(lambda: self._commit_patiently(group))
+            self._send_away(lambda: self._commit_patiently(group, sqlite_schema.BUSY_SECONDS))
             return
         try:
             results = self._commit(group)
@@ -135,12 +155,12 @@ class Writer:
             return
         self._pause = _PAUSE
         _resolve(group, results, loop)
-        self._since_checkpoint += len(group)
+        self._since_checkpoint += sum(job.weight for job in group)
         if self._has_file and self._since_checkpoint >= CHECKPOINT_EVERY:
             self._since_checkpoint = 0
             self._send_away(self._checkpoint)
         elif self._jobs:
-            self._flush_soon(loop)
+            self._flush_later(0)
 
     def _wait(self, group: list[_Job], locked: "_Locked", loop: asyncio.AbstractEventLoop) -> None:
         """Another process writes: try the group again in a moment; tell those who have waited long enough."""
@@ -148,10 +168,15 @@ class Writer:
         late = [job for job in group if job.deadline <= now]
         _resolve(late, [unavailable(locked.error) for _ in late], loop)
         self._jobs[:0] = [job for job in group if job.deadline > now]
-        if self._jobs:
-            self._due_on = loop
-            loop.call_later(self._pause, self._flush)
-            self._pause = min(_LONGEST_PAUSE, self._pause * 2)
+        self._flush_later(self._pause)
+        self._pause = min(_LONGEST_PAUSE, self._pause * 2)
+
+    def _flush_later(self, seconds: float) -> None:
+        """On every loop that somebody waits on: any of them may end before."""
+        for loop in {job.loop for job in self._jobs} - self._due:
+            with contextlib.suppress(RuntimeError):  # it is closed: nobody waits
+                loop.call_soon_threadsafe(loop.call_later, seconds, self._flush)
+                self._due.add(loop)
 
     def _next_group(self) -> list[_Job]:
         group = self._jobs[:LARGEST_GROUP]
@@ -223,34 +248,47 @@ class Writer:
 
     def _send_away(self, work: Callable[[], None]) -> None:
         """Run this in a thread, which has the connection alone; then flush."""
-        loop, away = asyncio.get_running_loop(), Future[None]()
-        self._away = away
+        away = self._away = Future[None]()
 
         def run() -> None:
             try:
                 work()
             finally:
                 away.set_result(None)
-                with contextlib.suppress(RuntimeError):  # the loop is closed: whoever comes next flushes
-                    loop.call_soon_threadsafe(self._flush)
+                with self._lock:
+                    self._flush_later(0)
 
         threading.Thread(target=run, name="sqlite", daemon=True).start()
 
-    def _commit_patiently(self, group: list[_Job]) -> None:
+    def _commit_patiently(self, group: list[_Job], seconds: float) -> None:
         """As SQLite itself waits for a lock; wakes whoever asked."""
-        self._connection.execute(f"PRAGMA busy_timeout = {int(sqlite_schema.BUSY_SECONDS * 1000)}")
         try:
-            results = self._commit(group)
+            with self._waiting(seconds):
+                results = self._commit(group)
         except _Locked as locked:
             results = [unavailable(locked.error) for _ in group]
-        finally:
-            self._connection.execute("PRAGMA busy_timeout = 0")
         _resolve(group, results, None)
 
+    @contextlib.contextmanager
+    def _waiting(self, seconds: float) -> Generator[None]:
+        """Let statements wait so long for other processes."""
+        self._connection.execute(f"PRAGMA busy_timeout = {max(0, int(seconds * 1000))}")
+        try:
+            yield
+        finally:
+            self._connection.execute("PRAGMA busy_timeout = 0")
+
     def _checkpoint(self) -> None:
-        """Copy the log into the file, as far as no reader needs it; the next write then begins it anew."""
+        """Copy the log into the file, as far as no reader needs it; the next write then begins it anew.
+
+        Unless another process has written meanwhile: where several write steadily that would never come true, so a log
+        that has become long is emptied while they wait.
+        """
         with contextlib.suppress(sqlite3.Error):  # the next one does what this could not
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            _, pages, _ = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if pages > LONGEST_LOG:
+                with self._waiting(_LOG_SECONDS):
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _scrub(self) -> None:
         """Rewrite the file and empty its log, where an erase (of this or an earlier process) still owes that.
@@ -286,6 +324,11 @@ def unavailable(exc: Exception) -> StorageUnavailable:
     error = StorageUnavailable(f"The database file cannot be used now ({exc}); try again.", retry_after=1)
     error.__cause__ = exc
     return error
+
+
+def _weight(changes: Sequence[Change]) -> int:
+    bodies = [change.row[-1] for change in changes if change.row is not None]
+    return 1 + sum(len(body) for body in bodies if isinstance(body, bytes)) // _SMALL
 
 
 def _erase(connection: sqlite3.Connection, container: str, partition: str) -> int:
