@@ -34,7 +34,6 @@ MOST_UNREAD = 1024 * 1024
 """Bytes of an answer that wait to be read before its server has to."""
 LAST_BYTES_SECONDS = 0.1
 """How long an answer that was read as far as it matters may take to end, for its connection to be kept."""
-
 LATE = 0.1
 """Seconds of its own lateness from which this process does not call a server silent."""
 
@@ -45,6 +44,10 @@ class Failed(Exception):
 
 class NotConnected(Failed):
     """The server cannot be reached."""
+
+
+class NotTrusted(NotConnected):
+    """Who answers there cannot show that it is the server."""
 
 
 class NoAddress(Failed):
@@ -67,7 +70,7 @@ class Patience:
     silence: float
     """Between two pieces of an answer, and before the first."""
     total: float
-    """For the whole of it."""
+    """From the call to the end of the answer."""
 
 
 class Address(NamedTuple):
@@ -93,8 +96,9 @@ def address_of(url: str) -> Address:
         port = parts.port
     except ValueError as exc:
         raise NoAddress(str(exc)) from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii() or not url.isprintable():
-        raise NoAddress(f"{url!r} is no address")
+    is_text = url.isascii() and url.isprintable() and " " not in url
+    if parts.scheme not in ("http", "https") or not parts.hostname or not is_text:
+        raise NoAddress("The URL is none that can be asked.")  # unnamed: it may hold a password
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     is_tls = parts.scheme == "https"
     return Address(parts.hostname, port or (443 if is_tls else 80), is_tls, parts.netloc.rpartition("@")[2], target)
@@ -107,6 +111,7 @@ class Pool:
         self._idle: dict[tuple[str, int, bool], list[_Connection]] = {}
         self._open: set[_Connection] = set()
         self._tls: ssl.SSLContext | None = None
+        self._is_closed = False
 
     async def request(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, patience: Patience
@@ -118,23 +123,29 @@ class Pool:
         """
         address = address_of(url)
         message = _message(method, address, headers, body)
+        deadline = asyncio.get_running_loop().time() + patience.total
         connection = self._kept(address)
         if connection is not None:
-            answer = connection.ask(message, patience)
+            answer = connection.ask(message, patience, deadline)
             try:
                 return await answer.begun()
             except Broken:
-                if answer.has_begun:
+                if connection.has_heard or self._is_closed:
                     raise  # else its server had just let go of it: no answer was begun, so ask once more
         connection = await self._connect(address, patience.connect)
-        return await connection.ask(message, patience).begun()
+        return await connection.ask(message, patience, deadline).begun()
 
     async def close(self) -> None:
-        """End every connection, those in use too."""
+        """End every connection, those in use too, and those that are just being made."""
+        self._is_closed = True
         for connection in list(self._open):
             connection.end()
         self._idle.clear()
         await asyncio.sleep(0)  # so that the transports hear of it while the loop still runs
+
+    def add(self, connection: "_Connection") -> None:
+        """It has been made."""
+        self._open.add(connection)
 
     def keep(self, connection: "_Connection") -> None:
         """It is free for the next call."""
@@ -160,8 +171,13 @@ class Pool:
                     lambda: connection, address.host, address.port, ssl=self._context() if address.is_tls else None
                 )
         except (OSError, TimeoutError, UnicodeError) as exc:  # TLS errors are OSErrors; a host may be no name at all
-            raise NotConnected(str(exc) or type(exc).__name__) from exc
-        self._open.add(connection)
+            is_distrust = address.is_tls and isinstance(exc, ssl.SSLCertVerificationError)
+            raise (NotTrusted if is_distrust else NotConnected)(str(exc) or type(exc).__name__) from exc
+        except BaseException:
+            connection.end()  # it may have been made in this very moment
+            raise
+        if self._is_closed:
+            connection.end()
         return connection
 
     def _context(self) -> "ssl.SSLContext":
@@ -175,13 +191,10 @@ def _message(method: str, address: Address, headers: Mapping[str, str], body: by
     lines += [f"{name}: {value}" for name, value in headers.items()]
     if body or method != "GET":
         lines.append(f"Content-Length: {len(body)}")
-    head = "\r\n".join(lines)
-    if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
-        raise NoAddress("A header has a line break in it.")
-    try:
-        return head.encode("latin-1") + b"\r\n\r\n" + body
-    except UnicodeEncodeError:
-        raise NoAddress("A header has characters that HTTP does not know.") from None
+    head = "".join(lines)
+    if not head.isprintable() or not head.isascii():
+        raise NoAddress("A header has characters that HTTP does not know.")  # a line break would begin another one
+    return "\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + body
 
 
 class Answer:
@@ -203,7 +216,7 @@ class Answer:
         "status",
     )
 
-    def __init__(self, connection: "_Connection", patience: Patience) -> None:
+    def __init__(self, connection: "_Connection", patience: Patience, deadline: float) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         """By names in lower case."""
@@ -216,7 +229,8 @@ class Answer:
         self._waiter: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
-        self._deadline = self._last + patience.total
+        self._deadline = deadline
+        """Of the loop's time, as `_last` is."""
         self._timer = self._loop.call_at(self._due(), self._ring)
 
     @property
@@ -249,8 +263,8 @@ class Answer:
         pieces = self._pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
-        if self._unread > MOST_UNREAD and self._connection is not None:
-            self._connection.resume()
+        if self._unread > MOST_UNREAD:
+            self.resume()
         self._unread = 0
         return data
 
@@ -274,6 +288,8 @@ class Answer:
 
     def expect_words_within(self, seconds: float) -> None:
         """From here on the answer counts as cut after so much silence."""
+        if self._connection is None:
+            return
         self._patience = replace(self._patience, silence=seconds)
         self._timer.cancel()
         self._timer = self._loop.call_at(self._due(), self._ring)
@@ -330,24 +346,22 @@ class Answer:
         if self._failure is not None and not self._pieces:
             raise self._failure
 
-    @property
-    def _is_unheard(self) -> bool:
-        return self._connection is not None and self._connection.is_paused
-
     def _due(self) -> float:
         return min(self._deadline, self._last + self._patience.silence)
 
     def _ring(self) -> None:
         """Set anew once in a silence's time, not with every piece."""
-        now, due = self._loop.time(), self._due()
-        if now < self._deadline and (now - self._timer.when() > LATE or self._is_unheard):
+        connection, now, due = self._connection, self._loop.time(), self._due()
+        if connection is None:
+            return
+        if now < self._deadline and (now - self._timer.when() > LATE or connection.is_paused):
             # It was this process that did not listen: what it said meanwhile has yet to be heard.
             self._last = now
             due = self._due()
         if due > now + 0.001:
             self._timer = self._loop.call_at(due, self._ring)
-        elif self._connection is not None:
-            self._connection.end(TimedOut("The server was silent for too long, or spoke for too long."))
+        else:
+            connection.end(TimedOut("The server was silent for too long, or spoke for too long."))
 
 
 class _Connection(asyncio.Protocol):
@@ -364,14 +378,21 @@ class _Connection(asyncio.Protocol):
         self.is_paused = False
         self._idle_timer: asyncio.TimerHandle | None = None
 
-    def ask(self, message: bytes, patience: Patience) -> Answer:
+    @property
+    def has_heard(self) -> bool:
+        """Whether anything of the present answer has come."""
+        return self._head_bytes > 0
+
+    def ask(self, message: bytes, patience: Patience, deadline: float) -> Answer:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
-        assert self._transport is not None, "only a connection that was made is asked"
-        self._answer = answer = Answer(self, patience)
+        self._answer = answer = Answer(self, patience, deadline)
         self._head, self._head_bytes = {}, 0
-        self._transport.write(message)
+        if self._transport is None or self._transport.is_closing():
+            self.end(Broken("The server closed the connection."))
+        else:
+            self._transport.write(message)
         return answer
 
     def end(self, failure: Failed | None = None) -> None:
@@ -404,6 +425,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop has classes of its own
+        self._pool.add(self)
 
     def data_received(self, data: bytes) -> None:
         answer = self._answer
@@ -414,7 +436,7 @@ class _Connection(asyncio.Protocol):
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, UnicodeDecodeError, ValueError) as exc:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             self.end(Broken(f"It does not speak HTTP: {exc}"))
             return
         if not answer.status and self._head_bytes > LONGEST_HEAD:
@@ -439,7 +461,13 @@ class _Connection(asyncio.Protocol):
 
     # the parser's side
 
+    def on_message_begin(self) -> None:
+        if self._answer is None:
+            self.end()  # behind the answer comes one that nobody asked for
+
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._answer is None or self._answer.has_begun:
+            return  # it follows the body
         key, text = name.decode("ascii").lower(), value.decode("latin-1")
         self._head[key] = f"{self._head[key]}, {text}" if key in self._head else text
 
@@ -460,9 +488,10 @@ class _Connection(asyncio.Protocol):
             return
         self._answer = None
         answer.close()
-        if self._parser.should_keep_alive() and self._transport is not None and not self._transport.is_closing():
-            self.resume()
-            self._idle_timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self.end)
-            self._pool.keep(self)
-        elif self._transport is not None:
-            self._transport.close()
+        transport = self._transport
+        if transport is None or not self._parser.should_keep_alive() or transport.get_write_buffer_size():
+            self.end()
+            return
+        self.resume()
+        self._idle_timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self.end)
+        self._pool.keep(self)

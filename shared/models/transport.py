@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import orjson
 
@@ -21,7 +20,7 @@ from shared.errors import (
     UpstreamError,
 )
 from shared.models.base import Json
-from shared.models.connections import Answer, Failed, NoAddress, NotConnected, Patience, Pool, TimedOut
+from shared.models.connections import Answer, Failed, NoAddress, NotConnected, NotTrusted, Patience, Pool, TimedOut
 
 CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 300.0
@@ -43,7 +42,7 @@ class Transport:
         self._connect = connect
         self._silence = silence
         self._total = total
-        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, Pool] = WeakKeyDictionary()
+        self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
 
     async def post_stream(
         self, url: str, body: Json, headers: Mapping[str, str], *, deadline: float | None = None, setting: str = ""
@@ -89,6 +88,8 @@ class Transport:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
+            for ended in [one for one in self._pools if one.is_closed()]:
+                del self._pools[ended]
             pool = self._pools[loop] = Pool()
         return pool
 
@@ -253,9 +254,17 @@ def connection_error(exc: Failed) -> AssistantError:
     """What a failure before the first byte of an answer means."""
     match exc:
         case NoAddress():
-            return UpstreamError("The model's server has no usable address; the operator should check OPENAI_BASE_URL.")
+            return UpstreamError(
+                "The model's server has no usable address or key; the operator should check OPENAI_BASE_URL and"
+                " OPENAI_API_KEY."
+            )
         case TimedOut():
             return ModelTimeout("The model's server did not answer in time; try again.")
+        case NotTrusted():
+            return UpstreamError(
+                "The model's server shows a certificate that is not trusted; the operator should check OPENAI_BASE_URL,"
+                " or name the certificate's issuer in SSL_CERT_FILE."
+            )
         case NotConnected():
             return ModelUnavailable("The model's server cannot be connected to; try again later.")
         case _:
