@@ -299,9 +299,11 @@ class Writer:
         if connection.execute("SELECT 1 FROM debts").fetchone() is None:
             return
         connection.execute("VACUUM")
-        is_blocked, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if is_blocked:
-            raise sqlite3.OperationalError("another process reads the log; the erased bytes are still in it")
+        deadline = time.monotonic() + sqlite_schema.BUSY_SECONDS
+        while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() > deadline:
+                raise sqlite3.OperationalError("another process reads the log; the erased bytes are still in it")
+            time.sleep(_LONGEST_PAUSE)  # for readers SQLite has waited itself, for another's checkpoint it does not
         connection.execute("DELETE FROM debts")
 
 
