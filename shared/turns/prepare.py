@@ -123,7 +123,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         params["instructions"] = await _project_instructions(app, owner, place.header.record.project)
     context = turn_context(app, place.path, items, window=window, params=params, call=call)
     check_context(context.history, items)
-    check_window(context, window, create.max_output_tokens)
+    check_window(context, window, params)
     turn = TurnRecord(
         id=f"resp_{token}",
         group=place.group or (CHATS if request.surface == "chat" else f"resp_{token}"),
@@ -194,11 +194,18 @@ def turn_context(
 
     The budget is such that the answer still fits the window; the caller may want an earlier compaction.
     """
-    room = window - min(params["max_output_tokens"] or DEFAULT_OUTPUT_TOKENS, window // 2)
+    fixed = _fixed_tokens(params)
+    room = window - min(params["max_output_tokens"] or DEFAULT_OUTPUT_TOKENS, window // 2) - fixed
     budget = min(app.settings.turn.context_tokens, room, call.get("compact_threshold") or room)
     if params["truncation"] == "auto":
-        items = newest_that_fit(items, _most_input(window, params["max_output_tokens"]))
+        items = newest_that_fit(items, _most_input(window, params["max_output_tokens"]) - fixed)
     return build_context(path, items, budget=budget, most_turns=app.settings.turn.context_turns)
+
+
+def _fixed_tokens(params: Json) -> int:
+    """Of what goes along with every call, and can neither be summarised nor left out."""
+    fixed = [{"instructions": params["instructions"]}] if params["instructions"] else []
+    return estimate_tokens([*fixed, *params["tools"]])
 
 
 def _most_input(window: int, max_output_tokens: int | None) -> int:
@@ -206,16 +213,17 @@ def _most_input(window: int, max_output_tokens: int | None) -> int:
     return window - min(max_output_tokens or 16, window // 2)
 
 
-def check_window(context: Context, window: int, max_output_tokens: int | None) -> None:
-    """New input alone must fit: only the past can be summarised.
+def check_window(context: Context, window: int, params: Json) -> None:
+    """New input, instructions and tools must fit: only the past can be summarised.
 
     Raises:
         InvalidRequest: `context_length_exceeded`.
     """
-    tokens = estimate_tokens(context.input)
-    if tokens > _most_input(window, max_output_tokens):
+    tokens = estimate_tokens(context.input) + _fixed_tokens(params)
+    if tokens > _most_input(window, params["max_output_tokens"]):
         raise InvalidRequest(
-            f"Your input of about {tokens} tokens exceeds the context window of this model ({window} tokens).",
+            f"Your input of about {tokens} tokens, instructions and tools included, exceeds the context window of this "
+            f"model ({window} tokens).",
             param="input",
             code="context_length_exceeded",
         )

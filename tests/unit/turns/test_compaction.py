@@ -1,8 +1,12 @@
 """A conversation may outgrow the model's window; the turn before the call makes room."""
 
+import pytest
+
 from shared.errors import InvalidRequest
 from shared.models.base import SUMMARY_INSTRUCTIONS, SUMMARY_MARKER, ModelRequest
+from shared.models.deployment import Deployment, Route
 from shared.models.offline import OfflineModel
+from shared.models.router import Router
 from shared.models.scripted import ScriptedModel, says
 from shared.turns.context import estimate_tokens
 from shared.turns.follow import get_turn
@@ -47,6 +51,33 @@ async def test_the_window_is_never_exceeded(make_app: MakeApp) -> None:
     answers = [request for request in model.requests if request.instructions != SUMMARY_INSTRUCTIONS]
     assert len(answers) == 30
     assert max(estimate_tokens(request.items) for request in answers) <= 600
+
+
+async def test_instructions_and_tools_count_towards_the_window(make_app: MakeApp) -> None:
+    model, window = Recorded(), 3000
+    app = make_app(model)
+    only = Deployment(name="only", upstream="m", model=model)
+    object.__setattr__(app, "models", Router([Route(id="companion", deployments=(only,), window=window)]))
+    conv = await conversation(app)
+    tool = {"type": "function", "name": "f", "description": "What it does. " * 100, "parameters": {"type": "object"}}
+    fixed = {"instructions": "Be kind. " * 400, "tools": [tool], "max_output_tokens": 200}
+    for number in range(12):
+        await ask(app, f"Message {number}: " + "words " * 100, conversation=conv, **fixed)
+
+    answers = [request for request in model.requests if request.instructions != SUMMARY_INSTRUCTIONS]
+    taken = [estimate_tokens([*each.items, {"instructions": each.instructions}, *each.tools]) for each in answers]
+    assert len(answers) == 12
+    assert max(taken) <= window - 200
+
+
+async def test_instructions_that_leave_no_room_are_refused(make_app: MakeApp) -> None:
+    app = make_app(ScriptedModel())
+    only = Deployment(name="only", upstream="m", model=ScriptedModel())
+    object.__setattr__(app, "models", Router([Route(id="companion", deployments=(only,), window=1000)]))
+
+    with pytest.raises(InvalidRequest) as caught:
+        await ask(app, "Hello", instructions="Be kind. " * 500)
+    assert caught.value.code == "context_length_exceeded"
 
 
 async def test_the_summary_is_stored_on_the_turn_and_made_once(make_app: MakeApp) -> None:
