@@ -82,9 +82,11 @@ def test_no_edge_takes_an_owner_from_anywhere_but_the_credential() -> None:
         for argument in call.arguments
         if argument.rpartition(".")[2] == "owner"
     }
-    allowed = {"call.principal.owner", "owner"}  # `owner = call.principal.owner`, checked below
+    # `principal` is what _edge authenticated; `owner = call.principal.owner` is checked below
+    allowed = {"call.principal.owner", "principal.owner", "owner"}
     for module in {module for module, argument in owners if argument == "owner"}:
         text = (ROOT / f"{module.replace('.', '/')}.py").read_text()
         assert "owner = call.principal.owner" in text, module
 
     assert {argument for _, argument in owners} <= allowed
+    assert {module for module, argument in owners if argument == "principal.owner"} <= {"functions._edge"}
