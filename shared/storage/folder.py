@@ -13,7 +13,7 @@ from shared.storage.rules import blob_path
 
 # Quoted names have no "@": files with one are ours.
 _TYPE = "@type"
-_TRIES = 5
+_TRIES = 50
 
 
 class FolderBlobStore:
@@ -63,7 +63,7 @@ async def _in_thread[T](work: Callable[[], T]) -> T:
 
 def _put(file: Path, data: bytes, content_type: str) -> None:
     for _ in range(_TRIES):
-        with suppress(FileNotFoundError):  # a delete has just taken the empty folder away
+        with suppress(FileNotFoundError, FileExistsError):  # a delete takes the empty folder away at this moment
             _write(file, data, content_type)
             return
     _write(file, data, content_type)

@@ -170,3 +170,17 @@ async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 def all_files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
+
+
+async def test_blobs_may_come_while_the_last_one_goes(blobs: BlobStore) -> None:
+    owner = f"owner-{uuid4().hex}"
+
+    async def come_and_go(name: str) -> None:
+        for _ in range(20):
+            await blobs.put(owner, name, b"x", content_type="text/plain")
+            await blobs.delete(owner, name)
+        await blobs.put(owner, name, b"x", content_type="text/plain")
+
+    await asyncio.gather(*(come_and_go(f"blob-{number}") for number in range(6)))
+
+    assert len([name async for name in blobs.list(owner)]) == 6
