@@ -1,6 +1,7 @@
 """What is stored of conversations and turns."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,6 +26,17 @@ class Record(BaseModel):
     def document(self) -> Json:
         """What the store writes: no field that is None."""
         return self.model_dump(exclude_none=True)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, less what frozen records without private fields do not need: a turn makes a dozen copies."""
+        if deep:
+            return super().model_copy(update=update, deep=True)
+        copy = object.__new__(type(self))
+        object.__setattr__(copy, "__dict__", {**self.__dict__, **(update or {})})
+        object.__setattr__(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__ | (update or {}).keys())
+        object.__setattr__(copy, "__pydantic_extra__", None)
+        object.__setattr__(copy, "__pydantic_private__", None)
+        return copy
 
 
 class ConversationRecord(Record):

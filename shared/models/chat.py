@@ -352,6 +352,46 @@ class _Call:
         self.pieces: list[str] = []
 
 
+_MOST_LIKENESSES = 4
+"""Some servers put something new into every chunk (a number, a filler): looking for what is common is given up."""
+
+
+class Likeness:
+    """What the chunks of an answer have in common whose words alone differ: then only those are parsed.
+
+    Exact, not a guess: a payload with the same bytes around a valid JSON string is the same JSON but for that string.
+    """
+
+    __slots__ = ("_after", "_before", "_shortest")
+
+    def __init__(self, before: bytes, after: bytes) -> None:
+        self._before = before
+        self._after = after
+        self._shortest = len(before) + len(after)
+
+    @classmethod
+    def of(cls, payload: bytes, text: str) -> "Likeness | None":
+        """Of a chunk that says this text and no more; None: it spells it in a way of its own."""
+        spelled = orjson.dumps(text)
+        before, found, after = payload.partition(spelled)
+        if not found:
+            return None
+        before, after = before + b'"', b'"' + after
+        try:
+            probe = orjson.loads(before + b"~" + after)
+        except orjson.JSONDecodeError:
+            return None
+        is_text = probe["choices"][0]["delta"] == {"content": "~"}
+        return cls(before, after) if is_text else None
+
+    def text_of(self, payload: bytes) -> bytes | None:
+        """The text of a payload like that, as JSON spells it; None: it is another kind, or the text has escapes."""
+        if len(payload) < self._shortest or not payload.startswith(self._before) or not payload.endswith(self._after):
+            return None
+        text = payload[len(self._before) : len(payload) - len(self._after)]
+        return None if b"\\" in text or b'"' in text else text
+
+
 class ChatReader:
     """Chunks in, model events out (through `gathering`); `finished` once the server has said how it ended."""
 
@@ -367,20 +407,53 @@ class ChatReader:
         self._reason: str | None = None
         self._usage: Usage | None = None
         self._last: Json = {}
+        self._likeness: Likeness | None = None
+        self._tries = _MOST_LIKENESSES
 
     @property
     def is_over(self) -> bool:
         """The answer is whole, even if the stream should end badly now."""
         return self._reason is not None
 
-    def feed(self, payload: bytes) -> None:
+    def feed(self, payloads: list[bytes]) -> None:
+        likeness, texts = self._likeness, list[bytes]()
+        for payload in payloads:
+            text = likeness.text_of(payload) if likeness is not None else None
+            if text is not None:
+                texts.append(text)
+                continue
+            if texts:
+                self._say(texts)
+                texts.clear()
+            self._chunk(payload)
+            likeness = self._likeness
+        if texts:
+            self._say(texts)
+
+    def _say(self, texts: list[bytes]) -> None:
+        """What chunks said that are like one before, in JSON's spelling."""
+        key = self._message if self._message >= 0 else self._open_message()
+        try:
+            self.gathering.delta(TextDelta, key, orjson.loads(b'"%b"' % b"".join(texts)))
+        except orjson.JSONDecodeError:  # one of them is none: what came before it is told
+            for text in texts:
+                self.gathering.delta(TextDelta, key, orjson.loads(b'"%b"' % text))
+
+    def _chunk(self, payload: bytes) -> None:
         chunk: Json = orjson.loads(payload)
         choices = chunk.get("choices")
         if choices:
             choice: Json = choices[0]
             delta: Json | None = choice.get("delta")
             if delta:
-                self._delta(delta, choice.get("logprobs"))
+                text = delta.get("content")
+                if text and len(delta) == 1 and self._message >= 0 and not choice.get("logprobs"):
+                    self.gathering.delta(TextDelta, self._message, text)  # nearly every chunk is this and no more
+                    if self._tries and not choice.get("finish_reason") and not chunk.get("usage"):
+                        self._tries -= 1
+                        self._likeness = Likeness.of(payload, text)
+                else:
+                    self._delta(delta, choice.get("logprobs"))
             reason = choice.get("finish_reason")
             if reason:
                 self._reason = reason

@@ -35,7 +35,7 @@ class Reader(Protocol):
     @property
     def is_over(self) -> bool: ...
 
-    def feed(self, payload: bytes) -> None: ...
+    def feed(self, payloads: list[bytes]) -> None: ...
 
     def finish(self) -> None: ...
 
@@ -150,8 +150,7 @@ class ResponsesUpstream(OpenAIModel):
 def _feed(reader: Reader, payloads: list[bytes]) -> AssistantError | None:
     """Feed what arrived; the error in it, if any, is told after what came before it."""
     try:
-        for payload in payloads:
-            reader.feed(payload)
+        reader.feed(payloads)
     except AssistantError as error:
         return error
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as exc:

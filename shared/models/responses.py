@@ -234,8 +234,11 @@ class ResponsesReader:
         """The answer is whole, even if the stream should end badly now."""
         return self._final is not None
 
-    def feed(self, payload: bytes) -> None:
-        event: Json = orjson.loads(payload)
+    def feed(self, payloads: list[bytes]) -> None:
+        for payload in payloads:
+            self._event(orjson.loads(payload))
+
+    def _event(self, event: Json) -> None:
         type_: str = event.get("type") or ""
         delta = _DELTAS.get(type_)
         if delta is not None:

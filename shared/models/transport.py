@@ -145,6 +145,15 @@ class SseParser:
         Raises:
             UpstreamError: an event is longer than any that makes sense.
         """
+        return _payloads(self._whole(data))
+
+    def flush(self) -> list[bytes]:
+        """What the stream ended with, where its last event lacks the blank line."""
+        block, self._rest = bytes(self._rest), bytearray()
+        return _payloads(block)
+
+    def _whole(self, data: bytes) -> bytes:
+        """The events that became whole with these bytes, without the last blank line."""
         if self._held_return or b"\r" in data:
             data = self._plain_newlines(data)
         if self._rest:
@@ -152,18 +161,13 @@ class SseParser:
         end = data.rfind(b"\n\n")
         if end < 0:
             self._rest += data
-            return []
+            return b""
         if end + 2 < len(data):
             self._rest += data[end + 2 :]
             self._searched = 0
-        return _payloads(data[:end])
+        return data[:end]
 
-    def flush(self) -> list[bytes]:
-        """What the stream ended with, where its last event lacks the blank line."""
-        block, self._rest = bytes(self._rest), bytearray()
-        return _payloads(block)
-
-    def _feed_rest(self, data: bytes) -> list[bytes]:
+    def _feed_rest(self, data: bytes) -> bytes:
         rest = self._rest
         rest += data
         end = rest.rfind(b"\n\n", self._searched)
@@ -171,11 +175,11 @@ class SseParser:
             if len(rest) > LONGEST_EVENT:
                 raise UpstreamError(UNREADABLE)
             self._searched = len(rest) - 1
-            return []
+            return b""
         whole = bytes(rest[:end])
         del rest[: end + 2]
         self._searched = 0
-        return _payloads(whole)
+        return whole
 
     def _plain_newlines(self, data: bytes) -> bytes:
         r"""`\r\n` and `\r` become `\n`; a `\r` at the end waits for what follows it."""
@@ -187,7 +191,14 @@ class SseParser:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
+_SEAM = b"\n\ndata: "
+
+
 def _payloads(blocks: bytes) -> list[bytes]:
+    if blocks.startswith(b"data: "):
+        payloads = blocks[6:].split(_SEAM)
+        if blocks.count(b"\n") == 2 * len(payloads) - 2 and b"" not in payloads:
+            return payloads  # no other line breaks: each event is one line of `data:`, as nearly all are
     payloads: list[bytes] = []
     for block in blocks.split(b"\n\n"):
         if block.startswith(b"data: ") and b"\n" not in block:

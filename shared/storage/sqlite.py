@@ -167,8 +167,11 @@ def _change(spec: ContainerSpec, partition: str, operation: Operation, now: floa
 
 def _row(spec: ContainerSpec, body: Document, now: float) -> Row:
     ttl = rules.time_to_live(spec, body)
+    expires = None if ttl is None else now + ttl
+    if not spec.indexed:
+        return (None, None, None, None, expires, orjson.dumps(body))
     kind, group, sort, due = (body.get(path[1:]) if path in spec.indexed else None for path in _COLUMNS)
-    return (kind, group, sort, due, None if ttl is None else now + ttl, orjson.dumps(body))
+    return (kind, group, sort, due, expires, orjson.dumps(body))
 
 
 _COLUMNS = ("/kind", "/group", "/sort", "/due")

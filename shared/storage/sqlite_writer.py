@@ -81,6 +81,8 @@ class _Job:
     """Small batches that the log grows as much for."""
     scrubs: bool = False
     """The bytes of what it deletes must be gone from the disk before it is done; a group pays that once."""
+    is_one_create: bool = False
+    """As the appends to a journal are, and so most of all that is written."""
 
 
 class Writer:
@@ -103,7 +105,13 @@ class Writer:
 
     async def batch(self, changes: Sequence[Change], now: float) -> list[str]:
         """Apply the changes, all or none, and return the new etags once they are committed."""
-        return await self._submit(lambda connection: _apply(connection, changes, now), now, weight=_weight(changes))
+        is_one_create = len(changes) == 1 and changes[0].must_be_new
+        return await self._submit(
+            lambda connection: _apply(connection, changes, now),
+            now,
+            weight=_weight(changes),
+            is_one_create=is_one_create,
+        )
 
     async def erase(self, container: str, partition: str, now: float) -> int:
         """Delete a partition, and its traces in the file and its log."""
@@ -121,7 +129,13 @@ class Writer:
         self._connection.close()
 
     async def _submit[T](
-        self, work: Callable[[sqlite3.Connection], T], now: float, *, weight: int = 1, scrubs: bool = False
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        now: float,
+        *,
+        weight: int = 1,
+        scrubs: bool = False,
+        is_one_create: bool = False,
     ) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -129,7 +143,7 @@ class Writer:
         with self._lock:
             if self._is_closing:
                 raise StorageUnavailable("The store has been closed.")
-            self._jobs.append(_Job(work, now, future, loop, deadline, weight, scrubs))
+            self._jobs.append(_Job(work, now, future, loop, deadline, weight, scrubs, is_one_create))
             if loop not in self._due:
                 self._due.add(loop)
                 loop.call_soon(self._flush)
@@ -223,6 +237,11 @@ class Writer:
 
     def _attempt(self, job: _Job) -> Any:
         """Run a job so that its failure leaves the rest of the group as it was."""
+        if job.is_one_create:  # one statement: it fails as a whole or not at all
+            try:
+                return job.work(self._connection)
+            except (BatchFailed, *_UNBINDABLE) as failure:
+                return failure
         self._connection.execute("SAVEPOINT job")
         try:
             result = job.work(self._connection)

@@ -15,6 +15,7 @@ from shared.conversations.repository import (
     turns,
     walk_back,
 )
+from shared.eager import started
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.ids import derived_token, turn_of
 from shared.models.base import ModelRequest
@@ -282,12 +283,27 @@ async def _checked(app: App, owner: str, items: list[Json], asked: Told) -> list
 
 async def _gather(usage: Any, place: Any, items: Any) -> tuple[Stored | None, "_Place", list[Json]]:
     """One parallel round; the first failure ends it."""
+    tasks = [started(work) for work in (usage, place, items)]
+    running = [task for task in tasks if not task.done()]
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in (usage, place, items)]
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return tasks[0].result(), tasks[1].result(), tasks[2].result()
+        if running:
+            await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
+        failed = next((task for task in tasks if task.done() and task.exception() is not None), None)
+        return (failed or tasks[0]).result(), tasks[1].result(), tasks[2].result()
+    finally:
+        await _ended(tasks)
+
+
+async def _ended(tasks: list[asyncio.Task[Any]]) -> None:
+    """None of them runs on, and no failure of theirs goes unseen."""
+    running = [task for task in tasks if not task.done()]
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from shared.app import App
 from shared.conversations.records import TurnRecord
+from shared.eager import started
 from shared.errors import AssistantError, StorageUnavailable
 from shared.jobs.base import TURNS
 from shared.models.base import ModelEvent, ModelRequest, Usage
@@ -41,7 +42,7 @@ class Primed:
 
     def __init__(self, stream: AsyncIterator[ModelEvent]) -> None:
         self._stream: AsyncIterator[ModelEvent] = stream
-        self._first: asyncio.Task[ModelEvent | None] = asyncio.create_task(self._fetch())
+        self._first: asyncio.Task[ModelEvent | None] = started(self._fetch())
 
     async def _fetch(self) -> ModelEvent | None:
         return await anext(self._stream, None)
@@ -170,7 +171,9 @@ class Run:
     async def loop(self, request: ModelRequest, primed: "Primed | None" = None) -> None:
         """Model and tools, from this request on; the first call may have begun already."""
         waiting = [primed] if primed is not None else []
-        request = self.trace.on_behalf(request, self.owner, self.live.record, deadline=self.app.settings.model.timeout)
+        if primed is None:
+            timeout = self.app.settings.model.timeout
+            request = self.trace.on_behalf(request, self.owner, self.live.record, deadline=timeout)
 
         def stream(request: ModelRequest) -> AsyncIterator[ModelEvent]:
             events = waiting.pop().events() if waiting else self.app.models.stream(request)

@@ -1,5 +1,6 @@
+import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import pytest
@@ -340,7 +341,7 @@ class TestBody:
 def read(*chunks: Json) -> list[ModelEvent]:
     reader = ChatReader()
     for chunk in chunks:
-        reader.feed(orjson.dumps(chunk))
+        reader.feed([orjson.dumps(chunk)])
     reader.finish()
     return reader.gathering.take()
 
@@ -488,3 +489,67 @@ def test_a_prefix_is_the_last_message_and_is_gone_on_with() -> None:
 
     assert body["messages"] == [{"role": "assistant", "content": "The answer is "}]
     assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
+
+
+class TestLikeChunks:
+    """Chunks that differ in their words alone are read without being parsed; nobody can tell."""
+
+    WORDS: ClassVar = ["Hel", "lo", ' "quoted"', "\\", "\n", "€ 🙂", "", "{}", '"},"x":{"', " end"]
+
+    def chunks(self, **more: Any) -> list[Json]:
+        return [delta(role="assistant", content="")] + [delta(content=word) | more for word in self.WORDS]
+
+    @pytest.mark.parametrize("spaces", [True, False])
+    @pytest.mark.parametrize("is_ascii", [True, False])
+    def test_words_are_the_same_however_they_are_spelled_and_split(self, spaces: bool, is_ascii: bool) -> None:
+        separators = (", ", ": ") if spaces else (",", ":")
+        payloads = [
+            json.dumps(chunk, ensure_ascii=is_ascii, separators=separators).encode()
+            for chunk in [*self.chunks(), *self.chunks(), delta(reason="stop")]
+        ]
+        for size in (1, 2, 3, 7, len(payloads)):
+            reader = ChatReader()
+            for start in range(0, len(payloads), size):
+                reader.feed(payloads[start : start + size])
+            reader.finish()
+
+            assert text_in(reader.gathering.take()) == "".join(self.WORDS) * 2
+
+    def test_what_is_new_in_every_chunk_is_no_likeness(self) -> None:
+        chunks = [chunk | {"n": number} for number, chunk in enumerate(self.chunks())]
+
+        assert text_in(read(*chunks, delta(reason="stop"))) == "".join(self.WORDS)
+
+    def test_a_chunk_that_looks_alike_but_ends_the_answer_ends_it(self) -> None:
+        events = read(delta(content="a"), delta(content="b"), delta(content="c", reason="length"))
+
+        assert text_in(events) == "abc"
+        assert isinstance(events[-1], Finished)
+        assert events[-1].incomplete == "max_output_tokens"
+
+    def test_text_after_a_tool_call_begins_a_message_of_its_own(self) -> None:
+        call = {"index": 0, "id": "call_1", "function": {"name": "f", "arguments": "{}"}}
+        events = read(
+            delta(content="a"), delta(content="b"), delta(tool_calls=[call]), delta(content="c"), delta(reason="stop")
+        )
+
+        assert [event.type for event in events if isinstance(event, ItemStarted)] == [
+            "message",
+            "function_call",
+            "message",
+        ]
+
+    @pytest.mark.parametrize("bad", [b"a\nb", b"\xff", b"\x00"])
+    def test_words_that_are_no_json_are_refused_after_those_before_them(self, bad: bytes) -> None:
+        reader = ChatReader()
+        reader.feed([orjson.dumps(delta(content=word)) for word in ("x", "y", "z")])
+        before, after = orjson.dumps(delta(content="~")).split(b"~")
+
+        with pytest.raises(orjson.JSONDecodeError):
+            reader.feed([before + b"good" + after, before + bad + after, before + b"late" + after])
+
+        assert text_in(reader.gathering.take()) == "xyzgood"
+
+
+def text_in(events: list[ModelEvent]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))

@@ -253,7 +253,7 @@ class TestBody:
 def read(*events: Json) -> list[ModelEvent]:
     reader = ResponsesReader()
     for event in events:
-        reader.feed(orjson.dumps(event))
+        reader.feed([orjson.dumps(event)])
     reader.finish()
     return reader.gathering.take()
 

@@ -18,7 +18,14 @@ from shared.errors import (
     UpstreamError,
 )
 from shared.models.connections import Answer
-from shared.models.transport import SseParser, Transport, payload_error, retry_after, sse_data, status_error
+from shared.models.transport import (
+    SseParser,
+    Transport,
+    payload_error,
+    retry_after,
+    sse_data,
+    status_error,
+)
 
 STREAM = (
     b": a comment\n\n"
