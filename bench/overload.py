@@ -35,6 +35,8 @@ class Tally:
 
     served: list[float] = field(default_factory=list[float])
     """Seconds each."""
+    in_time: int = 0
+    """Served before the load ended: what was answered later had only been queued."""
     refused: list[float] = field(default_factory=list[float])
     unsaid: int = 0
     """Refusals without Retry-After."""
@@ -83,12 +85,12 @@ def _settings(url: str, places: int) -> dict[str, str]:
 async def _measure(load: "Load", server: Server, seconds: float) -> list[tuple[str, str, str, bool]]:
     await load.closed(4, 2.0)
     peak = await load.closed(PLACES, seconds)
-    rate = len(peak.served) / seconds
+    rate = peak.in_time / seconds
     before = server.memory()
     over = await load.open(rate * 4, seconds, lambda number: number % OWNERS)
     memory = server.memory()
     await asyncio.sleep(2)
-    goodput = len(over.served) / seconds
+    goodput = over.in_time / seconds
     share = rate / 4
     alone = await load.open(share, seconds, lambda number: 0)
     quiet, noisy = await asyncio.gather(
@@ -104,6 +106,7 @@ async def _measure(load: "Load", server: Server, seconds: float) -> list[tuple[s
         ("refusals without Retry-After", f"{over.unsaid}", "0", over.unsaid == 0),
         ("p99 of a refusal", f"{slowest_refusal * 1000:.0f} ms", "< 100 ms", slowest_refusal < 0.1),
         ("p99 of an answer", f"{_p99(over.served):.2f} s", "", True),
+        ("lateness of the load itself, p99", f"{_p99(load.lateness) * 1000:.0f} ms", "", True),
         ("memory before and after", f"{before:.0f} MB, {memory:.0f} MB", "bounded", memory < before * 1.5 + 50),
     ]
     ratio = _p99(quiet.served) / _p99(alone.served)
@@ -127,6 +130,8 @@ class Load:
     def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
         self._session = session
         self._base = base
+        self.lateness: list[float] = []
+        """Of its own loop: where it is much, what was measured is the load."""
 
     async def closed(self, workers: int, seconds: float) -> Tally:
         """So many at a time."""
@@ -134,7 +139,7 @@ class Load:
 
         async def work(owner: int) -> None:
             while time.monotonic() < end:
-                await self._ask(owner % OWNERS, tally)
+                await self._ask(owner % OWNERS, tally, end)
 
         await asyncio.gather(*(work(number) for number in range(workers)))
         return tally
@@ -146,13 +151,15 @@ class Load:
         number = 0
         while (now := time.monotonic() - began) < seconds:
             while number < now * rate:
-                tasks.append(asyncio.create_task(self._ask(owner(number), tally)))
+                tasks.append(asyncio.create_task(self._ask(owner(number), tally, began + seconds)))
                 number += 1
+            expected = time.monotonic() + 0.005
             await asyncio.sleep(0.005)
+            self.lateness.append(time.monotonic() - expected)
         await asyncio.gather(*tasks)
         return tally
 
-    async def _ask(self, owner: int, tally: Tally) -> None:
+    async def _ask(self, owner: int, tally: Tally, end: float) -> None:
         began = time.monotonic()
         headers = {"authorization": f"Bearer key{owner}"}
         body = {"input": f"go {began}"}
@@ -165,6 +172,7 @@ class Load:
         took = time.monotonic() - began
         if answer.status == 200 and said["status"] == "completed":
             tally.served.append(took)
+            tally.in_time += time.monotonic() < end
         elif answer.status == 503:
             tally.refused.append(took)
             tally.unsaid += "retry-after" not in answer.headers
