@@ -46,7 +46,7 @@ package: setup ## What is deployed: dist/app for azd, dist/companion.zip for the
 pictures: setup ## The pictures of the chat page in the README
 	$(python) -m tools.screenshots
 
-soak: setup ## Every crash, simulation, fire and fuzz at full size, an hour (size=small: minutes; page=1: into the docs)
+soak: setup ## Every crash, simulation, fire and fuzz at full size, 90 minutes (size=small: minutes; page=1: into the docs)
 	$(python) -m tests.soak --size $(or $(size),full) $(if $(page),--page docs/reliability.md) $(args)
 
 audit: setup ## Known holes of what is deployed, bandit, our own rules (SECURITY.md)
