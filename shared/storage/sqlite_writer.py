@@ -99,6 +99,9 @@ class Writer:
         self._is_closing = False
         self._away: Future[None] | None = None
         """Work of a thread, which has the connection until it ends."""
+        self._copying: Future[None] | None = None
+        """A thread that copies the log beside the writes."""
+        self._is_log_long = False
         self._pause = _PAUSE
         self._since_purge = 0
         self._since_checkpoint = CHECKPOINT_EVERY - 20  # an earlier process may have left a long log
@@ -121,8 +124,9 @@ class Writer:
         """Finish what was asked for, then close the connection. Waits for other processes; not for the event loop."""
         with self._lock:
             self._is_closing = True  # the connection is no flush's any more
-        if self._away is not None:
-            self._away.result()
+        for thread in (self._away, self._copying):
+            if thread is not None:
+                thread.result()
         deadline = time.monotonic() + sqlite_schema.BUSY_SECONDS
         while self._jobs:
             self._commit_patiently(self._next_group(), deadline - time.monotonic())
@@ -170,10 +174,13 @@ class Writer:
         self._pause = _PAUSE
         _resolve(group, results, loop)
         self._since_checkpoint += sum(job.weight for job in group)
-        if self._has_file and self._since_checkpoint >= CHECKPOINT_EVERY:
-            self._since_checkpoint = 0
+        if self._is_log_long:
+            self._is_log_long = False
             self._send_away(self._checkpoint)
-        elif self._jobs:
+            return
+        if self._has_file and self._since_checkpoint >= CHECKPOINT_EVERY:
+            self._copy_log()
+        if self._jobs:
             self._flush_later(0)
 
     def _wait(self, group: list[_Job], locked: "_Locked", loop: asyncio.AbstractEventLoop) -> None:
@@ -297,12 +304,35 @@ class Writer:
         finally:
             self._connection.execute("PRAGMA busy_timeout = 0")
 
-    def _checkpoint(self) -> None:
-        """Copy the log into the file, as far as no reader needs it; the next write then begins it anew.
+    def _copy_log(self) -> None:
+        """Copy the log into the file, beside the writes; the first one after it has missed nothing begins the log anew.
 
-        Unless another process has written meanwhile: where several write steadily that would never come true, so a log
-        that has become long is emptied while they wait.
+        Where there is always one, that never comes true: a log that has become long is emptied while they wait. Most
+        of it is in the file by then, so they do not wait long.
         """
+        copying = self._copying
+        if copying is not None and not copying.done():
+            if self._since_checkpoint >= 3 * CHECKPOINT_EVERY:  # more is written than it can copy
+                self._send_away(copying.result)
+            return
+        self._since_checkpoint = 0
+        copying = self._copying = Future[None]()
+        _, _, path = self._connection.execute("PRAGMA database_list").fetchone()
+
+        def run() -> None:
+            try:
+                with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                    _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                    self._is_log_long = pages > LONGEST_LOG
+            except sqlite3.Error:
+                pass  # the next one does what this could not
+            finally:
+                copying.set_result(None)
+
+        threading.Thread(target=run, name="sqlite-log", daemon=True).start()
+
+    def _checkpoint(self) -> None:
+        """Empty the log, as far as no reader needs it."""
         with contextlib.suppress(sqlite3.Error):  # the next one does what this could not
             _, pages, _ = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if pages > LONGEST_LOG:

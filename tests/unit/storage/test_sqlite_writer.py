@@ -201,6 +201,7 @@ class TestOtherProcesses:
         reader.close()
         for number in range(200, 230):
             await create(store, f"{number}")
+            await asyncio.sleep(0.01)  # the copy is made beside the writes
         afterwards = log_size(path)
         await store.close()
 
