@@ -312,8 +312,9 @@ class Writer:
         """
         copying = self._copying
         if copying is not None and not copying.done():
-            if self._since_checkpoint >= 3 * CHECKPOINT_EVERY:  # more is written than it can copy
-                self._send_away(copying.result)
+            if self._since_checkpoint >= 2 * CHECKPOINT_EVERY:  # more is written than it can copy
+                self._since_checkpoint = 0
+                self._send_away(lambda: self._checkpoint(behind=copying))
             return
         self._since_checkpoint = 0
         copying = self._copying = Future[None]()
@@ -331,8 +332,10 @@ class Writer:
 
         threading.Thread(target=run, name="sqlite-log", daemon=True).start()
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, *, behind: Future[None] | None = None) -> None:
         """Empty the log, as far as no reader needs it."""
+        if behind is not None:
+            behind.result()
         with contextlib.suppress(sqlite3.Error):  # the next one does what this could not
             _, pages, _ = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if pages > LONGEST_LOG:
