@@ -10,7 +10,8 @@ import contextlib
 import os
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -74,8 +75,12 @@ def _note(function: Any) -> Note:
 def _stand_in(app: func.FunctionApp, name: str, note: Note) -> None:
     module, function = f"{__package__}.{name}", note["name"]
 
+    @cache
+    def handler() -> Callable[[Request], Awaitable[Response]]:
+        return getattr(import_module(module), function)
+
     async def run(req: Request) -> Response:
-        return await getattr(import_module(module), function)(req)
+        return await handler()(req)
 
     run.__name__ = run.__qualname__ = function
     run.__module__ = module

@@ -40,7 +40,7 @@ def sent_as(request: Request) -> Sent:
     """
     key = key_of(request)
     count = request.headers.get("x-stainless-retry-count", "0")
-    body = orjson.dumps([request.url.path, request.scope[BODY]], option=orjson.OPT_SORT_KEYS)
+    body = orjson.dumps([request.scope["path"], request.scope[BODY]], option=orjson.OPT_SORT_KEYS)
     return Sent(
         send_key=key,
         body_hash=hashlib.sha256(body).hexdigest()[:32],

@@ -222,7 +222,7 @@ class TableMaker:
         model = OfflineModel(word_delay=self._settings.offline_delay, clock=self._clock)
         window = self._settings.context_window
         routes = {
-            name: Route(id=name, deployments=(Deployment(name="offline", upstream=name, model=model),), window=window)
+            name: Route(id=name, deployments=(_offline_deployment(name, model),), window=window)
             for name in OFFLINE_MODELS
         }
         return Table(routes=routes, description="offline: set OPENAI_API_KEY or OPENAI_BASE_URL for a real one")
@@ -241,6 +241,11 @@ class TableMaker:
 
 def _share(schema: ShareSchema | None, deployments: dict[str, Deployment]) -> Share | None:
     return Share(deployment=deployments[schema.deployment], percent=schema.percent) if schema else None
+
+
+def _offline_deployment(name: str, model: Model) -> Deployment:
+    """One caller may tell it to fail; the next is answered all the same."""
+    return Deployment(name="offline", upstream=name, model=model, is_left_alone=False)
 
 
 def _simple_deployment(host: str, name: str, upstream: Model) -> Deployment:

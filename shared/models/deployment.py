@@ -191,12 +191,14 @@ class Deployment:
     """Calls at a time from one host."""
     requests_per_minute: int | None = None
     """From one host."""
+    is_left_alone: bool = True
+    """While it does not answer. False: where failing is what it was told to, for one caller and not for the next."""
     health: Health = field(default_factory=Health, compare=False)
 
     def unavailable_for(self, now: float) -> float:
         """Seconds until it may be asked; 0: now."""
         health = self.health
-        if not health.breaker.allows(now):
+        if self.is_left_alone and not health.breaker.allows(now):
             return max(0.1, health.breaker.retry_after(now))
         if self.concurrency is not None and health.in_flight >= self.concurrency:
             return 0.5

@@ -41,9 +41,7 @@ class Batch:
     def data(self) -> bytes:
         """Server-sent form: `event: <type>`, `data: <json>`, blank line."""
         if self._data is None:
-            self._data = b"".join(
-                [b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps(event)) for event in self.events]
-            )
+            self._data = encode(self.events)
             self._events = None  # one form is enough to keep
         return self._data
 
@@ -63,6 +61,11 @@ class Batch:
             return Batch.of(self._events[after - self.first + 1 :])
         blocks = self.data.split(b"\n\n")[after - self.first + 1 :]
         return Batch(after + 1, self.last, data=b"\n\n".join(blocks))
+
+
+def encode(events: Iterable[Json]) -> bytes:
+    """Events in server-sent form."""
+    return b"".join([b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps(event)) for event in events])
 
 
 def decode(data: bytes) -> Iterator[Json]:

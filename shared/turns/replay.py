@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import orjson
+
 from shared.conversations.records import TurnRecord
 from shared.models.base import (
     AnnotationAdded,
@@ -13,7 +15,7 @@ from shared.models.base import (
     SummaryDelta,
     TextDelta,
 )
-from shared.turns.events import Batch
+from shared.turns.events import Batch, encode
 from shared.turns.output import FIRST_SEQUENCE, Output
 from shared.wire.responses import render_response
 
@@ -31,13 +33,12 @@ def opening(turn: TurnRecord) -> Batch:
     """`response.created`, then `response.in_progress` (a background turn: `response.queued`), numbers 0 and 1."""
     status = "queued" if turn.params.get("background") else "in_progress"
     second = "response.queued" if status == "queued" else "response.in_progress"
-    snapshot = render_response(turn, status=status, output=[])
-    return Batch.of(
-        [
-            {"type": "response.created", "sequence_number": 0, "response": snapshot},
-            {"type": second, "sequence_number": 1, "response": snapshot},
-        ]
-    )
+    snapshot = orjson.Fragment(orjson.dumps(render_response(turn, status=status, output=[])))
+    events = [
+        {"type": "response.created", "sequence_number": 0, "response": snapshot},
+        {"type": second, "sequence_number": 1, "response": snapshot},
+    ]
+    return Batch(0, 1, data=encode(events))  # as bytes: what both say is encoded once
 
 
 def ending(turn: TurnRecord, *, number: int | None = None) -> Batch:
