@@ -45,7 +45,7 @@ class Size:
 
 
 SIZES = {
-    "full": Size(pairs=50, seeds=5_000, turns=1000, cosmos=200, scale=10, examples=200),
+    "full": Size(pairs=200, seeds=5_000, turns=1000, cosmos=200, scale=10, examples=200),
     "small": Size(pairs=3, seeds=100, turns=80, cosmos=16, scale=1, examples=2),
 }
 
