@@ -10,6 +10,7 @@ share the other core, are no part of what is measured.
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import sys
 import tempfile
@@ -22,6 +23,7 @@ import aiohttp
 
 from bench.servers import Server, pin
 from bench.unreliable import Unreliable, serving
+from shared.settings import Limits
 from tests.processes import free_port, running
 
 OWNERS = 40
@@ -78,6 +80,7 @@ def _settings(url: str, places: int) -> dict[str, str]:
         "COMPANION_ROUTES": json.dumps(routes),
         "COMPANION_TITLES": "off",
         "COMPANION_CONCURRENCY": str(places),
+        "COMPANION_PLANS": json.dumps({"default": {each.name: None for each in dataclasses.fields(Limits)}}),
         "COMPANION_API_KEYS": ",".join(f"key{number}=owner{number}" for number in range(OWNERS)),
     }
 
