@@ -15,7 +15,7 @@ from shared.models.offline import OfflineModel
 from shared.models.router import Router
 from shared.principal import Principal
 from shared.settings import Settings
-from shared.storage.base import STATE, Create, Upsert
+from shared.storage.base import STATE, Create, Delete, Upsert
 from shared.telemetry import tallied
 from shared.turns.begin import begin_turn
 from shared.turns.context import estimate_tokens
@@ -80,11 +80,11 @@ async def _at(app: App, conversation: str, depth: int, repeats: int) -> Cost:
         began = time.process_time()
         with tallied() as tally:
             create = CreateResponse.model_validate({"input": "And now?", "conversation": conversation})
-            await finished(app, CALLER.owner, await begin_turn(app, CALLER, TurnRequest(create=create)))
+            made = await finished(app, CALLER.owner, await begin_turn(app, CALLER, TurnRequest(create=create)))
         times.append((time.process_time() - began) * 1000)
         operations.append(tally.operations)
         charges.append(tally.charge)
-        await app.store.batch(STATE, CALLER.owner, [Upsert(found.record.document())])  # back to the same depth
+        await app.store.batch(STATE, CALLER.owner, [Upsert(found.record.document()), Delete(made.id)])  # as it was
     return Cost(
         depth=depth,
         milliseconds=round(statistics.median(times), 2),

@@ -10,7 +10,7 @@ from shared.storage.base import STATE, Delete, Document, Missing, Operation, Ups
 from shared.storage.mutate import Change, mutate
 from shared.turns.context import estimate_tokens
 from shared.turns.follow import get_turn
-from shared.turns.journal import scrub
+from shared.turns.journal import Fenced, scrub
 from shared.turns.ledger import TurnTaken
 from shared.turns.run import estimated_usage, usage_body
 from shared.turns.takeover import Claimed, claim
@@ -55,8 +55,8 @@ async def end_turn(app: App, owner: str, response_id: str) -> TurnRecord:
             continue
         try:
             return await _end(app, owner, claimed)
-        except TurnTaken:
-            continue
+        except (TurnTaken, Fenced):
+            continue  # another host took it meanwhile, or ended it
     raise Conflict(f"Response {response_id!r} is changing hands; try again.", retry_after=1)
 
 

@@ -11,6 +11,7 @@ from shared.conversations.records import TurnRecord
 from shared.errors import StorageUnavailable
 from shared.models.base import ItemStarted, TextDelta
 from shared.storage.base import EVENTS
+from shared.turns.cancel import cancel_turn
 from shared.turns.journal import Journal
 from shared.turns.live import LiveTurn
 from shared.turns.output import Output
@@ -250,3 +251,32 @@ def test_a_message_that_is_faster_than_the_replica_is_not_dropped() -> None:
 
     for number in range(10):
         assert not story(tell, seed=str(number))
+
+
+def test_a_cancel_that_stood_still_while_another_was_faster_tells_the_same_end() -> None:
+    """Its append failed on the fence, as it should, and that reached its client as an error of the server."""
+
+    async def tell(world: World, a: Machine, b: Machine) -> None:
+        c = world.start("C")
+        shown = await Client(world, [a]).stream(input="say 20", hang_up=lambda _: True, come_back=False)
+        assert shown.id is not None
+        a.host.freeze()
+        await asyncio.sleep(5)
+        scans = 0
+
+        def stand_still(host: Host, label: str) -> None:
+            nonlocal scans
+            scans += label == "store.scan after"
+            if scans == 2 and label == "store.scan after":  # it has claimed the turn, sealed the journal and read it
+                host.freeze()
+
+        b.host.on_point = stand_still
+        slow = b.host.spawn(cancel_turn(b.app, OWNER, shown.id))
+        await asyncio.sleep(5)
+        assert b.host.is_frozen
+        fast = await c.host.spawn(cancel_turn(c.app, OWNER, shown.id))
+        b.host.thaw()
+
+        assert (await slow).status == fast.status == "cancelled"
+
+    assert not story(tell)

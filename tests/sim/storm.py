@@ -55,6 +55,8 @@ def run_seed(seed: int | str) -> Report:
         run_virtual(program)
     except Stuck as stuck:
         report.violations.append(f"stuck: {stuck}")
+    except Exception as error:  # what no client of a real host may ever see; the seed must be told with it
+        report.violations.append(f"{type(error).__name__} reached a client: {error}")
     finally:
         random.setstate(state)
     return report
