@@ -62,7 +62,7 @@ clean: ## Remove everything that setup and the tests made; .data stays
 	rm -rf .venv node_modules dist .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-bench: setup ## What it costs beside the limit and LiteLLM, against the budgets (quick=1: two minutes)
+bench: setup ## What it costs beside the limit, LiteLLM and ogx, against the budgets (quick=1: two minutes)
 	$(python) -m bench.run $(if $(quick),--quick)
 
 bench-faults: ## What users notice of a model that fails, or is down (full=1: as long as promised)

@@ -45,6 +45,10 @@ class Target:
     """What a plain body that is right contains."""
     model: str = ""
     """Asked for instead of one that is named for its tokens and pace."""
+    prefix: str = ""
+    """Before the model's name."""
+    each: bytes = b"token "
+    """What every token shows as in a stream."""
 
 
 class _Client(asyncio.Protocol):
@@ -81,7 +85,7 @@ class _Client(asyncio.Protocol):
 
     def _count(self, data: bytes, since: float) -> None:
         """A token cut in two by the network is counted with the next; the text is told again at the end."""
-        news = min(data.count(b"token "), self._tokens - self._seen)
+        news = min(data.count(self._target.each), self._tokens - self._seen)
         self.sample.delays += [since - place * self._pace for place in range(self._seen, self._seen + news)]
         self._seen += news
 
@@ -96,7 +100,7 @@ class _Client(asyncio.Protocol):
 async def ask(target: Target, *, tokens: int, pace_ms: int = 0, stream: bool = True) -> Sample:
     """One request for so many tokens, one each `pace_ms` (0: all at once)."""
     model = target.model or (f"t{tokens}p{pace_ms}" if pace_ms else f"t{tokens}")
-    body = orjson.dumps({**target.body, "model": model, "stream": stream})
+    body = orjson.dumps({**target.body, "model": target.prefix + model, "stream": stream})
     head = (
         f"POST {target.path} HTTP/1.1\r\nhost: 127.0.0.1:{target.port}\r\nauthorization: Bearer bench\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"

@@ -22,6 +22,8 @@ class Subject:
     """None: the upstream itself, asked directly; only what its clients see counts."""
     most: int = 256
     """Streams at once it is asked for."""
+    answers: int = 400
+    """Whole answers it is asked for."""
 
 
 @dataclass(slots=True)
@@ -84,9 +86,11 @@ async def flat_out(subject: Subject, figures: Figures, count: int) -> None:
     figures.add(f"tokens_per_s@{count}", sum(sample.is_whole for sample in samples) * TOKENS / taken)
 
 
-async def answers(subject: Subject, figures: Figures, count: int, *, at_once: int = 16) -> None:
+async def answers(subject: Subject, figures: Figures, *, at_once: int = 16) -> None:
     """Whole answers, not streamed."""
-    taken, cpu, samples = await _timed(subject, in_turn(subject.target, count=count, at_once=at_once, tokens=TOKENS))
+    taken, cpu, samples = await _timed(
+        subject, in_turn(subject.target, count=subject.answers, at_once=at_once, tokens=TOKENS)
+    )
     whole = sum(sample.is_whole for sample in samples)
     figures.add("answers_per_s", whole / taken)
     if cpu:

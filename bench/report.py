@@ -133,7 +133,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 # the plot
 
 _WIDTH, _BAR, _LABEL = 760, 18, 190
-_COLOURS = {"limit": "#8a8f98", "LiteLLM": "#c98b3c"}
+_COLOURS = {"limit": "#8a8f98", "LiteLLM": "#c98b3c", "ogx": "#c98b3c"}
 
 
 def plot(result: Result) -> str:

@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
-import subprocess
+import re
 import sys
 import time
 from pathlib import Path
@@ -22,25 +22,21 @@ import uvloop
 from bench import budgets, cold, growth, report
 from bench.load import Target
 from bench.measure import Figures, Subject, answers, first_token, flat_out, paced, warm
-from bench.servers import LOAD_CORE, ROOT, DidNotStart, Server, free_port, pin, serving
+from bench.peers import PEERS, WORK, start
+from bench.servers import LOAD_CORE, Server, free_port, pin, serving
 
 COUNTS = (1, 16, 64, 256)
-WORK = ROOT / ".bench"
 _ASKED: dict[str, object] = {"messages": [{"role": "user", "content": "Hello"}]}
-_LITELLM = """
-model_list:
-  - model_name: "*"
-    litellm_params: {{model: "openai/*", api_base: "{upstream}", api_key: bench}}
-general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}
-"""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument("--rounds", type=int, help="default: 3, or 1 with --quick")
-    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help="measure LiteLLM as well")
-    parser.add_argument("--only", help="subjects whose name contains this, besides the limit")
+    parser.add_argument(
+        "--peers", action=argparse.BooleanOptionalAction, default=True, help="measure LiteLLM and ogx too"
+    )
+    parser.add_argument("--only", help="subjects whose name this pattern finds, besides the limit")
     parser.add_argument("--plot", type=Path, default=WORK / "report.svg")
     options = parser.parse_args()
     rounds = options.rounds or (1 if options.quick else 3)
@@ -74,7 +70,9 @@ async def streams(rounds: int, *, peers: bool, only: str | None) -> tuple[dict[s
         )
         subjects = await _subjects(stack, upstream, notes, peers=peers)
         subjects = [
-            each for each in subjects if not only or only in each.target.name or each.target.name in ("direct", "limit")
+            each
+            for each in subjects
+            if not only or re.search(only, each.target.name) or each.target.name in ("direct", "limit")
         ]
         figures = {subject.target.name: Figures() for subject in subjects}
         for subject in subjects:
@@ -99,7 +97,7 @@ async def _round(subjects: list[Subject], figures: dict[str, Figures]) -> None:
             if count <= subject.most:
                 await flat_out(subject, figures[subject.target.name], count)
     for subject in subjects:
-        await answers(subject, figures[subject.target.name], 64 if subject.target.name == "LiteLLM" else 400)
+        await answers(subject, figures[subject.target.name])
 
 
 async def _subjects(
@@ -126,46 +124,10 @@ async def _subjects(
         of_ours("chat, stored", chat, {**_ASKED, "store": True}, token=b'"content":"token'),
         of_ours("responses, store=false", responses, {**said, "store": False}, token=delta),
     ]
-    if peers:
-        await _add_litellm(stack, url, subjects, notes)
+    for peer in PEERS if peers else ():
+        subject = await start(peer, stack, url, notes)
+        subjects += [subject] if subject else []
     return subjects
-
-
-async def _add_litellm(
-    stack: contextlib.AsyncExitStack, upstream: str, subjects: list[Subject], notes: list[str]
-) -> None:
-    """LiteLLM's proxy in an environment of its own, made on demand."""
-    failure = await asyncio.to_thread(_install_litellm)
-    if failure:
-        notes.append(f"LiteLLM could not be installed: {failure}")
-        return
-    config = WORK / "litellm.yaml"
-    config.write_text(_LITELLM.format(upstream=upstream))
-    port = free_port()
-    command = [str(WORK / "litellm/bin/litellm"), "--config", str(config), "--port", str(port), "--num_workers", "1"]
-    environ = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"}
-    try:
-        server = await stack.enter_async_context(serving("LiteLLM", command, env=environ, port=port, patience=120))
-    except DidNotStart as failure:
-        notes.append(f"LiteLLM was not measured: {failure}")
-        return
-    target = Target(name="LiteLLM", port=port, path="/v1/chat/completions", body=_ASKED)
-    subjects.append(Subject(target=target, server=server, most=64))
-
-
-def _install_litellm() -> str:
-    """Empty when it is there; else why not."""
-    home = WORK / "litellm"
-    if (home / "bin" / "litellm").exists():
-        return ""
-    try:
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True, capture_output=True, text=True)
-        install = [str(home / "bin/pip"), "install", "--quiet", "litellm[proxy]"]
-        subprocess.run(install, check=True, capture_output=True, text=True, timeout=600)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as failure:
-        said = str(failure.stderr or failure).strip().splitlines()
-        return said[-1] if said else "no reason given"
-    return ""
 
 
 def _python(
