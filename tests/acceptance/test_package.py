@@ -48,6 +48,9 @@ print(round((time.perf_counter() - began) * 1000), len(functions), len(sys.modul
 """
 
 
+pytestmark = pytest.mark.timeout(900)  # the package is built with all its dependencies, from the registry
+
+
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The package's zip, built and unpacked the way the platform does: without the files' times."""

@@ -157,7 +157,7 @@ async def test_a_dead_blob_service_is_told_within_the_limit(monkeypatch: pytest.
         await blobs.get("owner", "name")
 
     await blobs.close()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
 
 
 async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
