@@ -29,7 +29,7 @@ export async function list(order) {
   }
   const links = chat.list.getByRole("listitem").getByRole("link");
   const titles = async () => (await links.allInnerTexts()).map((title) => title.split(" ")[0]);
-  assert.deepEqual(await titles(), ["gamma", "beta", "alpha"], "newest first");
+  await until(titles, (found) => found.join() === "gamma,beta,alpha"); // newest first, once the titles have been made
 
   await chat.page.getByRole("searchbox").fill("beta");
   await until(titles, (seen) => seen.join() === "beta");
