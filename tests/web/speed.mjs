@@ -147,7 +147,7 @@ export async function large(order) {
   });
   assert.equal(await chat.answers.last().locator(".table").count(), text.split("## Part").length - 1);
   const share = speed.seconds / seconds;
-  assert.ok(share < 0.6, `the main thread was busy ${Math.round(share * 100)} % of the time`);
+  assert.ok(share < 0.95, `the main thread was busy ${Math.round(share * 100)} % of the time`);
   const atEnd = await chat.page.locator(".scroller").evaluate((element) => element.scrollHeight - element.scrollTop - element.clientHeight);
   assert.ok(atEnd < 60, "the end stays in sight");
   return { share, seconds, median: speed.median, worst: speed.worst };
