@@ -13,6 +13,8 @@ from shared.models.breaker import Breaker
 from shared.models.usual import Usual
 
 DEFAULT_WINDOW = 128_000
+LEAST_OUTPUT = 16
+"""Tokens of an answer that is worth a call."""
 SINCE = 1_767_225_600
 """`created` of the names that are ours: 1 January 2026."""
 
@@ -72,6 +74,15 @@ class Capabilities:
         if request.prefix is not None and not self.prefix:
             return "going on with an answer", "input"
         return None
+
+    def has_room(self, request: ModelRequest) -> bool:
+        """Whether input and answer fit its window, by estimate."""
+        return request.tokens <= most_input(self.window, request.max_output_tokens)
+
+
+def most_input(window: int, max_output_tokens: int | None) -> int:
+    """Tokens of input that leave room for some answer."""
+    return window - min(max_output_tokens or LEAST_OUTPUT, window // 2)
 
 
 def _shows_images(items: list[Json]) -> bool:
@@ -213,6 +224,10 @@ class Deployment:
     def is_retired(self, today: date) -> bool:
         return self.retires is not None and today >= self.retires
 
+    def can_answer(self, request: ModelRequest, today: date) -> bool:
+        """Whether it is in service and can do what is asked."""
+        return not self.is_retired(today) and self.capabilities.lacking(request) is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
@@ -263,9 +278,10 @@ class Route:
         return [*([self.canary.deployment] if self.canary else []), *self.deployments]
 
 
-def refusal(route: Route, request: ModelRequest) -> InvalidRequest:
+def refusal(route: Route, request: ModelRequest, today: date) -> InvalidRequest:
     """What to say when no deployment of a route can do what is asked."""
-    for deployment in route.deployments:
+    in_service = [deployment for deployment in route.deployments if not deployment.is_retired(today)]
+    for deployment in in_service:
         lacking = deployment.capabilities.lacking(request)
         if lacking is not None:
             what, param = lacking
@@ -274,7 +290,11 @@ def refusal(route: Route, request: ModelRequest) -> InvalidRequest:
                 param=param,
                 code="unsupported_parameter",
             )
-    return InvalidRequest(f"The model {route.id!r} cannot answer this request.", param="model")
+    return InvalidRequest(
+        f"The model {route.id!r} was retired: none of its deployments is in service; choose another model.",
+        param="model",
+        code="model_retired",
+    )
 
 
 type Now = Callable[[], float]

@@ -13,7 +13,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 from shared.clock import Clock, SystemClock
@@ -323,7 +323,6 @@ class Router:
         """
         origin = request.origin
         stick = f"{origin.owner}\x1f{origin.thread}" if origin else request.prompt_cache_key or ""
-        today = datetime.fromtimestamp(self._clock.now(), UTC).date()
         ranked: list[tuple[Deployment, str]] = []
         if route.canary is not None and _draw(stick, route.id, "canary") * 100 < route.canary.percent:
             ranked.append((route.canary.deployment, "canary"))
@@ -335,14 +334,25 @@ class Router:
             ranked += [
                 (each, "primary" if place == order == 0 else "fallback") for order, (each, _) in enumerate(chosen)
             ]
-        able = [
-            (each, reason)
-            for each, reason in ranked
-            if not each.is_retired(today) and each.capabilities.lacking(request) is None
-        ]
+        today = self._today()
+        able = [(each, reason) for each, reason in ranked if each.can_answer(request, today)]
         if not able:
-            raise refusal(route, request)
-        return able
+            raise refusal(route, request, today)
+        # Tokens are estimates: the turn has made sure that they fit the chain, and none is refused for them here.
+        return [choice for choice in able if choice[0].capabilities.has_room(request)] or able
+
+    def check(self, route: Route, request: ModelRequest) -> None:
+        """Before anything is accepted.
+
+        Raises:
+            InvalidRequest: no deployment can do what is asked; `param` names it.
+        """
+        today = self._today()
+        if not any(each.can_answer(request, today) for each in route.all()):
+            raise refusal(route, request, today)
+
+    def _today(self) -> date:
+        return datetime.fromtimestamp(self._clock.now(), UTC).date()
 
     def tries_of(self, route: Route) -> int:
         """How often one answer may be begun; more often in bad luck: where most of the last calls succeeded."""
@@ -363,6 +373,9 @@ class Router:
         if shadow is None or self._keep_shadow is None or origin is None or not origin.turn:
             return
         if len(self._shadows) >= SHADOWS_AT_A_TIME or random.random() * 100 >= shadow.percent:  # noqa: S311
+            return
+        candidate = shadow.deployment
+        if not (candidate.can_answer(request, self._today()) and candidate.capabilities.has_room(request)):
             return
         task = asyncio.get_running_loop().create_task(
             self._ask_shadow(self._keep_shadow, shadow.deployment, request, origin), context=Context()

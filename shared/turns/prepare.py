@@ -19,6 +19,7 @@ from shared.eager import started
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.ids import derived_token, turn_of
 from shared.models.base import ModelRequest
+from shared.models.deployment import most_input
 from shared.principal import Principal
 from shared.storage.base import STATE, Stored
 from shared.turns.context import (
@@ -117,7 +118,8 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         raise busy(place.header.record)
     if not items and place.is_root and create.prompt is None:
         raise InvalidRequest("Missing required parameter: 'input'.", param="input", code="missing_required_parameter")
-    window = (await app.models.route(model)).window
+    route = await app.models.route(model)
+    window = route.window
     call = _call(replace(request, create=create)) | asked.call
     params = effective_params(create, model=create.model or DEFAULT_MODEL) | asked.params
     if params["instructions"] is None and place.header is not None and place.header.record.project is not None:
@@ -153,6 +155,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         ttl=place.ttl,
     )
     asking = model_request(app, turn, model, context.items)
+    app.models.check(route, asking)
     reserve_tokens = asking.tokens + (create.max_output_tokens or DEFAULT_OUTPUT_TOKENS)
     trace.context = context_parts(context, asking, window=window)
     trace.prepare_ms = trace.elapsed()
@@ -199,7 +202,7 @@ def turn_context(
     room = window - min(params["max_output_tokens"] or DEFAULT_OUTPUT_TOKENS, window // 2) - fixed
     budget = min(app.settings.turn.context_tokens, room, call.get("compact_threshold") or room)
     if params["truncation"] == "auto":
-        items = newest_that_fit(items, _most_input(window, params["max_output_tokens"]) - fixed)
+        items = newest_that_fit(items, most_input(window, params["max_output_tokens"]) - fixed)
     return build_context(path, items, budget=budget, most_turns=app.settings.turn.context_turns)
 
 
@@ -209,11 +212,6 @@ def _fixed_tokens(params: Json) -> int:
     return estimate_tokens([*fixed, *params["tools"]])
 
 
-def _most_input(window: int, max_output_tokens: int | None) -> int:
-    """Tokens of new input that leave room for some answer."""
-    return window - min(max_output_tokens or 16, window // 2)
-
-
 def check_window(context: Context, window: int, params: Json) -> None:
     """New input, instructions and tools must fit: only the past can be summarised.
 
@@ -221,7 +219,7 @@ def check_window(context: Context, window: int, params: Json) -> None:
         InvalidRequest: `context_length_exceeded`.
     """
     tokens = estimate_tokens(context.input) + _fixed_tokens(params)
-    if tokens > _most_input(window, params["max_output_tokens"]):
+    if tokens > most_input(window, params["max_output_tokens"]):
         raise InvalidRequest(
             f"Your input of about {tokens} tokens, instructions and tools included, exceeds the context window of this "
             f"model ({window} tokens).",

@@ -108,6 +108,21 @@ async def test_cost_is_on_the_trace_and_in_the_usage() -> None:
     assert figures["deployments"]["main"]["cost"] == pytest.approx(trace["cost"], rel=1e-3)
 
 
+@pytest.mark.parametrize("way", [{}, {"stream": True}, {"background": True}])
+async def test_what_no_deployment_can_do_is_refused_before_anything_is_accepted(way: Json) -> None:
+    async with companion() as (client, _):
+        routes = {
+            "deployments": {"main": {**OFFLINE, "capabilities": {"tools": False}}},
+            "models": {"companion": {"chain": ["main"]}},
+        }
+        assert (await client.put("/v1/admin/routes", json=routes)).status_code == 200
+        tools = [{"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}]
+        refused = await client.post("/v1/responses", json={"input": "hello", "tools": tools, **way})
+
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["param"]) == (400, "unsupported_parameter", "tools")
+
+
 async def test_the_engineers_walk() -> None:
     """docs/howto/canary.md, step by step."""
     old = {**OFFLINE, "prices": {"input": 2.0, "output": 8.0}}

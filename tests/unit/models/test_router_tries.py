@@ -277,6 +277,26 @@ class TestCapabilities:
 
         assert virtually(lambda: said(routed(gone, able), request())) == "hi"
 
+    def test_where_all_are_retired_the_model_is_said_to_be(self) -> None:
+        router = routed(deployment("a", ScriptedModel(), retires=date(2020, 1, 1)))
+
+        with pytest.raises(InvalidRequest) as caught:
+            virtually(lambda: said(router, request()))
+        assert (caught.value.param, caught.value.code) == ("model", "model_retired")
+
+    def test_one_whose_window_is_too_small_is_passed_over(self) -> None:
+        small = Share(
+            deployment=deployment("new", ScriptedModel(), capabilities=Capabilities(window=2000)), percent=100
+        )
+        router = routed(deployment("old", ScriptedModel([says("hi")])), canary=small)
+
+        assert virtually(lambda: said(router, request(tokens=1990))) == "hi"
+
+    def test_an_estimate_alone_refuses_nothing(self) -> None:
+        small = deployment("a", ScriptedModel([says("hi")]), capabilities=Capabilities(window=2000))
+
+        assert virtually(lambda: said(routed(small), request(tokens=3000))) == "hi"
+
 
 def chosen(router: Router, thread: str) -> str:
     asked = request(origin=Origin(owner="ada", thread=thread))
@@ -349,6 +369,34 @@ class TestChoice:
 
         assert virtually(program) == "hi"
         assert kept[0]["error"] == "down"
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"retires": date(2020, 1, 1)},
+            {"capabilities": Capabilities(tools=False)},
+            {"capabilities": Capabilities(window=2000)},
+        ],
+    )
+    def test_a_shadow_that_may_or_can_not_answer_is_not_asked(self, fields: Json) -> None:
+        candidate = ScriptedModel()
+
+        async def keep(owner: str, result: Json) -> None:
+            raise AssertionError((owner, result))
+
+        async def program() -> str:
+            route = Route(
+                id="companion",
+                deployments=(deployment("old", ScriptedModel([says("hi")])),),
+                shadow=Share(deployment=deployment("new", candidate, **fields), percent=100),
+            )
+            asked = request(tools=[{"type": "function", "name": "f"}], tokens=3000)
+            text = await said(Router([route], keep_shadow=keep), asked)
+            await asyncio.sleep(1)
+            return text
+
+        assert virtually(program) == "hi"
+        assert candidate.requests == []
 
 
 class TestOutage:
