@@ -18,7 +18,7 @@ from shared.wire.answers.common import Deleted, Page
 from shared.wire.answers.conversations import Conversation, Turn
 from shared.wire.answers.items import Item
 from shared.wire.items import InputItem, Schema
-from shared.wire.responses import Metadata, visible_items
+from shared.wire.responses import Metadata, priced_usage, visible_items
 
 type Json = dict[str, Any]
 
@@ -291,7 +291,7 @@ def render_turn(record: TurnRecord) -> Json:
         "model": record.params.get("model"),
         "input": [item for item in record.input if item["id"] not in removed],
         "output": visible_items([item for item in record.output if item["id"] not in removed], []),
-        "usage": record.usage,
+        "usage": priced_usage(record.usage, record.cost),
         "error": record.error,
         "incomplete_details": {"reason": record.incomplete_reason} if record.incomplete_reason else None,
         "cost": record.cost,

@@ -19,6 +19,7 @@ from shared.turns.context import Context, estimate_tokens, model_items, summary_
 from shared.turns.prepare import TurnRequest, prepare
 from shared.turns.run import Run, usage_body
 from shared.usage.service import reserved
+from shared.wire.responses import priced_usage
 
 type Json = dict[str, Any]
 
@@ -154,7 +155,7 @@ async def compact(app: App, caller: Principal, request: TurnRequest) -> Json:
         "object": "response.compaction",
         "created_at": int(now),
         "output": [*(item for item in items if item["type"] == "message" and item["role"] == "user"), compaction],
-        "usage": usage_body(usage),
+        "usage": priced_usage(usage_body(usage), cost),
     }
 
 

@@ -10,6 +10,7 @@ from shared.conversations.records import TurnRecord
 from shared.models.base import ModelRequest, Origin
 from shared.models.deployment import steady_now
 from shared.telemetry import Tally
+from shared.wire.responses import priced_usage
 
 type Json = dict[str, Any]
 
@@ -89,7 +90,7 @@ def render_trace(turn: TurnRecord) -> Json:
         "calls": trace.pop("calls", []),
         "tools": trace.pop("tools", []),
         "timings": timings,
-        "usage": turn.usage,
+        "usage": priced_usage(turn.usage, turn.cost),
         "cost": turn.cost,
         "storage": {"request_charge": turn.charge, "operations": trace.pop("operations", {})},
         "context": trace.pop("context", {}),

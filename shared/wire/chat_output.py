@@ -6,6 +6,7 @@ from typing import Any
 from shared.conversations.chats import completion_id
 from shared.conversations.records import TurnRecord
 from shared.wire.chat_messages import tool_call
+from shared.wire.responses import priced_usage
 
 type Json = dict[str, Any]
 
@@ -34,7 +35,7 @@ def render_completion(turn: TurnRecord) -> Json:
         "created": int(turn.created_at),
         "model": turn.params["model"],
         "choices": [choice],
-        "usage": render_usage(turn.usage),
+        "usage": render_usage(priced_usage(turn.usage, turn.cost)),
         "service_tier": turn.params["service_tier"],
         "system_fingerprint": turn.system_fingerprint,
         "metadata": turn.params["metadata"],
@@ -84,6 +85,7 @@ def render_usage(usage: Json | None) -> Json | None:
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
         },
+        "cost": usage["cost"],
     }
 
 

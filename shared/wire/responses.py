@@ -334,7 +334,7 @@ def render_response(turn: TurnRecord, *, status: str | None = None, output: list
         **{name: float(turn.params[name]) for name in _FLOATS if turn.params.get(name) is not None},
         "conversation": {"id": turn.conversation} if turn.conversation else None,
         "output": visible_items(turn.output if output is None else output, turn.include),
-        "usage": turn.usage if final else None,
+        "usage": priced_usage(turn.usage, turn.cost) if final else None,
         **({"notes": turn.notes} if final and turn.notes else {}),
     }
 
@@ -349,6 +349,11 @@ def visible_items(items: list[Json], include: list[str]) -> list[Json]:
         else item
         for item in items
     ]
+
+
+def priced_usage(usage: Json | None, cost: float) -> Json | None:
+    """What was used, and what that cost in US dollars: 0 where the operator has set no prices."""
+    return {**usage, "cost": cost} if usage is not None else None
 
 
 def render_usage(

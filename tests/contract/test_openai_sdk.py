@@ -135,6 +135,7 @@ class TestResponseObject:
             "output_tokens",
             "output_tokens_details",
             "total_tokens",
+            "cost",
         }
         assert usage["input_tokens_details"].keys() == {"cached_tokens", "cache_write_tokens"}
         assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]

@@ -1,6 +1,7 @@
 """Why this answer, and the engineer's walk: canary, figures, promote, roll back; over HTTP, without a restart."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -105,7 +106,39 @@ async def test_cost_is_on_the_trace_and_in_the_usage() -> None:
         assert app.models.price("companion", 1000, 0) == 1.0
 
     assert trace["cost"] == pytest.approx(response["usage"]["total_tokens"] / 1000)
+    assert response["usage"]["cost"] == trace["usage"]["cost"] == trace["cost"]
     assert figures["deployments"]["main"]["cost"] == pytest.approx(trace["cost"], rel=1e-3)
+
+
+async def test_every_answer_says_what_it_cost() -> None:
+    priced = {"deployments": {"main": {**OFFLINE, "prices": {"input": 1000.0, "output": 1000.0}}}}
+    messages = [{"role": "user", "content": "hello"}]
+    streamed = {"stream": True, "stream_options": {"include_usage": True}}
+    async with companion() as (client, _):
+        routes = {**priced, "models": {"companion": {"chain": ["main"]}}}
+        assert (await client.put("/v1/admin/routes", json=routes)).status_code == 200
+        plain = await ask(client)
+        events = await client.post("/v1/responses", json={"input": "hello", "stream": True})
+        completion = await client.post("/v1/chat/completions", json={"model": "companion", "messages": messages})
+        chunks = await client.post(
+            "/v1/chat/completions", json={"model": "companion", "messages": messages, **streamed}
+        )
+        read = (await client.get(f"/v1/responses/{plain['id']}")).json()
+
+    usages = [
+        plain["usage"],
+        sent(events.text)[-1]["response"]["usage"],
+        completion.json()["usage"],
+        sent(chunks.text)[-1]["usage"],
+        read["usage"],
+    ]
+    assert [usage["cost"] for usage in usages] == [pytest.approx(usage["total_tokens"] / 1000) for usage in usages]
+
+
+def sent(stream: str) -> list[Json]:
+    """The payloads of a stream, its end mark aside."""
+    lines = [line.removeprefix("data: ") for line in stream.splitlines() if line.startswith("data: ")]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
 
 
 @pytest.mark.parametrize("way", [{}, {"stream": True}, {"background": True}])
@@ -116,7 +149,7 @@ async def test_what_no_deployment_can_do_is_refused_before_anything_is_accepted(
             "models": {"companion": {"chain": ["main"]}},
         }
         assert (await client.put("/v1/admin/routes", json=routes)).status_code == 200
-        tools = [{"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}]
+        tools = [{"type": "custom", "name": "f"}]
         refused = await client.post("/v1/responses", json={"input": "hello", "tools": tools, **way})
 
     error = refused.json()["error"]

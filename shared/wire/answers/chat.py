@@ -68,6 +68,7 @@ class ChatUsage(TypedDict):
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
     completion_tokens_details: CompletionTokensDetails
+    cost: float
 
 
 class ChatCompletion(TypedDict):

@@ -32,13 +32,14 @@ class OutputTokensDetails(TypedDict):
 
 
 class Usage(TypedDict):
-    """Tokens; the total is input plus output."""
+    """Tokens; the total is input plus output. `cost` is Companion's own: US dollars, 0 where no prices are set."""
 
     input_tokens: int
     input_tokens_details: InputTokensDetails
     output_tokens: int
     output_tokens_details: OutputTokensDetails
     total_tokens: int
+    cost: float
 
 
 class EffectiveReasoning(TypedDict):

@@ -406,6 +406,7 @@ class TestCompletion:
                     "accepted_prediction_tokens": 0,
                     "rejected_prediction_tokens": 0,
                 },
+                "cost": 0.0,
             },
             "service_tier": "flex",
             "system_fingerprint": None,
