@@ -192,7 +192,8 @@ def _describe(param: str, type_: str, error: Any) -> tuple[str, str]:
         ), f"Invalid '{param}': expected {limit.format(**context)}, but got {_short(value)}."
     if type_.endswith(("_type", "_parsing")) or type_ == "is_instance_of":
         got = next((name for kind, name in _NAMES if type(value) is kind), "null")
-        wanted = error["msg"].removeprefix("Input should be ").replace(" valid ", " ")
+        is_object = type_ in ("model_type", "model_attributes_type", "dict_type", "dataclass_type")
+        wanted = "an object" if is_object else error["msg"].removeprefix("Input should be ").replace(" valid ", " ")
         return "invalid_type", f"Invalid type for '{param}': expected {wanted}, but got {got} instead."
     return "invalid_value", f"Invalid '{param}': {error['msg'].removeprefix('Value error, ')}."
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from shared.prompts.library import HERE, Prompt, PromptLibrary, digest_of, environment, read_prompt
+from shared.prompts.library import HERE, Prompt, PromptError, PromptLibrary, digest_of, environment, read_prompt
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "unit" / "prompts" / "golden"
@@ -52,13 +52,19 @@ def complaints(folder: Path = HERE) -> Iterator[str]:
 
 
 def publish(folder: Path = HERE, *, current: dict[str, str] | None = None) -> Index:
-    """versions.json with what is new in it; the first version of a name becomes its current one."""
+    """versions.json with what is new in it; the first version of a name becomes its current one.
+
+    Raises:
+        PromptError: what should become current does not exist; nothing is written.
+    """
     path = folder / "versions.json"
     known: Index = orjson.loads(path.read_bytes()) if path.exists() else {}
     for name, versions in digests(folder).items():
         entry = known.setdefault(name, {"current": next(iter(versions)), "versions": {}})
         entry["versions"] = {**versions, **entry["versions"]}
     for name, version in (current or {}).items():
+        if version not in known.get(name, {}).get("versions", {}):
+            raise PromptError(f"{name} has no version {version!r} that could become the current one.")
         known[name]["current"] = version
     path.write_bytes(orjson.dumps(known, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n")
     return known
@@ -96,8 +102,12 @@ def main() -> int:
     parser.add_argument("--unpublish", metavar="NAME=VERSION", action="append", default=[])
     arguments = parser.parse_args()
     if not arguments.check:
-        _unpublish([chosen.partition("=")[::2] for chosen in arguments.unpublish])
-        publish(current=dict(chosen.partition("=")[::2] for chosen in arguments.current))
+        try:
+            _unpublish([chosen.partition("=")[::2] for chosen in arguments.unpublish])
+            publish(current=dict(chosen.partition("=")[::2] for chosen in arguments.current))
+        except PromptError as error:
+            print(error, file=sys.stderr)
+            return 1
         write_golden()
     found = list(complaints())
     for complaint in found:
@@ -111,6 +121,8 @@ def _unpublish(versions: list[tuple[str, str]]) -> None:
         return
     known = orjson.loads(path.read_bytes())
     for name, version in versions:
+        if version not in known.get(name, {}).get("versions", {}):
+            raise PromptError(f"{name} has no version {version!r} that could be forgotten.")
         known[name]["versions"].pop(version)
         for golden in GOLDEN.glob(f"{name}.{version}.*.txt"):
             golden.unlink()

@@ -128,8 +128,11 @@ def _why(kind: str, message: str) -> str:
             return "the prompt has no such variable."
         case "missing":
             return "it is required."
+        case "dict_type":
+            return "expected an object."
         case _:
-            return f"{message[0].lower()}{message[1:]}."
+            said = message.removeprefix("Value error, ").replace("Input should be", "expected").replace(" valid ", " ")
+            return f"{said[0].lower()}{said[1:]}."
 
 
 def _plain(value: Any) -> Any:

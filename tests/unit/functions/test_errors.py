@@ -40,6 +40,7 @@ class Payload(BaseModel):
     names: list[str] = Field(default_factory=list, max_length=2)
     title: str = Field("", max_length=3)
     even: int = 2
+    call: Call | None = None
 
     @field_validator("even")
     @classmethod
@@ -64,6 +65,7 @@ class Payload(BaseModel):
         ({"model": "m", "title": "long"}, "title", "string_above_max_length", "at most 3 characters"),
         ({"model": "m", "even": 3}, "even", "invalid_value", "Invalid 'even': it must be even."),
         ({"model": "m", "input": 5}, "input", "invalid_type", "Invalid type for 'input'"),
+        ({"model": "m", "call": "x"}, "call", "invalid_type", "expected an object, but got a string instead."),
         (
             {"model": "m", "input": [{"type": "message", "role": "robot", "content": "x"}]},
             "input[0].role",

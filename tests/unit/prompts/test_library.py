@@ -70,12 +70,22 @@ class TestPublishing:
 
     def test_a_new_version_is_published_and_not_yet_current(self, folder: Path) -> None:
         text = (folder / "templates" / "translate.1.prompty").read_text()
-        (folder / "templates" / "translate.2.prompty").write_text(text.replace('"1"', '"2"') + "Please.\n")
+        (folder / "templates" / "translate.99.prompty").write_text(text.replace('"1"', '"99"') + "Please.\n")
+        before = PromptLibrary(folder).find("translate").version
         publish(folder)
         library = PromptLibrary(folder)
 
         assert list(complaints(folder)) == []
-        assert (library.find("translate").version, library.find("translate", "2").version) == ("1", "2")
+        assert (library.find("translate").version, library.find("translate", "99").version) == (before, "99")
+
+    @pytest.mark.parametrize("current", [{"translate": "98"}, {"nobody": "1"}])
+    def test_what_does_not_exist_does_not_become_current(self, folder: Path, current: dict[str, str]) -> None:
+        before = (folder / "versions.json").read_bytes()
+
+        with pytest.raises(PromptError, match="no version"):
+            publish(folder, current=current)
+
+        assert (folder / "versions.json").read_bytes() == before
 
     def test_a_removed_version_is_found(self, folder: Path) -> None:
         (folder / "templates" / "translate.1.prompty").unlink()
@@ -151,6 +161,19 @@ class TestRender:
             PromptLibrary().find("translate").render(variables)
 
         assert refused.value.param == f"prompt.variables.{name}"
+
+    @pytest.mark.parametrize(
+        ("image", "why"),
+        [
+            ("x", "expected an object."),
+            ({"type": "input_text", "text": "x"}, "expected a part of type 'input_image'."),
+        ],
+    )
+    def test_why_it_does_not_fit_is_said_in_words_of_the_protocol(self, image: object, why: str) -> None:
+        with pytest.raises(InvalidRequest) as refused:
+            PromptLibrary().find("describe_image").render({"image": image})
+
+        assert refused.value.message == f"Invalid variable 'image' of prompt 'describe_image': {why}"
 
     def test_an_input_text_part_is_a_text(self) -> None:
         part = {"type": "input_text", "text": "German"}
