@@ -2,9 +2,9 @@
 
     python -m evals.collect --owner ada --out evals/datasets/collected.yaml [--kind feedback|shadow|both]
 
-Reads the store that the environment names. A case is the turn's input; the grader is a model that is told what was
-thought of the answer that was given (feedback), or is given the production answer to compare with (shadow). The file
-holds what users wrote: treat it like their data.
+Reads the store that the environment names. A case is the turn's input, with what was said before it; the grader is a
+model that is told what was thought of the answer that was given (feedback), or is given the production answer to
+compare with (shadow). The file holds what users wrote: treat it like their data.
 """
 
 import argparse
@@ -23,16 +23,16 @@ from shared.conversations.records import TurnRecord
 from shared.conversations.repository import find_turn
 from shared.settings import Settings
 from shared.storage.base import STATE, Query
+from shared.turns.context import model_items
 
 type Json = dict[str, Any]
 
 PAGE = 100
 MOST = 1000
+MOST_BEFORE = 20
+"""Turns before a case's own that it carries along."""
 LONGEST = 4000
 """Characters of an answer that a rubric quotes."""
-
-_BAD = frozenset({"down", "bad", "negative", "-1", "0", "1", "2"})
-_GOOD = frozenset({"up", "good", "positive", "+1", "4", "5"})
 
 
 async def collect(app: App, owner: str, kinds: Sequence[str]) -> list[Json]:
@@ -40,11 +40,22 @@ async def collect(app: App, owner: str, kinds: Sequence[str]) -> list[Json]:
     cases: list[Json] = []
     for kind in kinds:
         for record in await _records(app, owner, kind):
-            turn_id = record.get("turn") or record.get("response_id") or record.get("response")
-            found = await find_turn(app.store, owner, str(turn_id)) if turn_id else None
+            found = await find_turn(app.store, owner, record["turn" if kind == "shadow" else "response"])
             if found is not None and found.record.input:
-                cases.append(case_of(kind, record, found.record))
+                cases.append(case_of(kind, record, found.record, await _before(app, owner, found.record)))
     return cases
+
+
+async def _before(app: App, owner: str, turn: TurnRecord) -> list[TurnRecord]:
+    """The turns that one continues, oldest first."""
+    path: list[TurnRecord] = []
+    while turn.parent is not None and len(path) < MOST_BEFORE:
+        found = await find_turn(app.store, owner, turn.parent)
+        if found is None:
+            break
+        turn = found.record
+        path.append(turn)
+    return path[::-1]
 
 
 async def _records(app: App, owner: str, kind: str) -> list[Json]:
@@ -59,10 +70,11 @@ async def _records(app: App, owner: str, kind: str) -> list[Json]:
     return records
 
 
-def case_of(kind: str, record: Json, turn: TurnRecord) -> Json:
+def case_of(kind: str, record: Json, turn: TurnRecord, before: Sequence[TurnRecord] = ()) -> Json:
     """A case as a dataset's YAML has it."""
     answer = text_of(turn.output)[:LONGEST]
-    fields: Json = {"input": [_input(item) for item in turn.input]}
+    said = [item for past in before for item in model_items(past)]
+    fields: Json = {"input": [_as_sent(item) for item in (*said, *turn.input) if item["type"] != "reasoning"]}
     if isinstance(turn.params.get("instructions"), str):
         fields["instructions"] = turn.params["instructions"]
     known = {
@@ -73,6 +85,9 @@ def case_of(kind: str, record: Json, turn: TurnRecord) -> Json:
         "rating": record.get("rating"),
         "comment": record.get("comment"),
         "candidate": record.get("deployment"),
+        "candidate_said": record.get("text"),
+        "candidate_usd": record.get("cost"),
+        "candidate_seconds": record.get("seconds"),
     }
     return {
         "name": f"{kind} {record.get('id')}",
@@ -86,18 +101,15 @@ def rubric(kind: str, record: Json, answer: str) -> str:
     if kind == "shadow":
         return f"The answer is at least as right, complete and helpful as this one of production:\n{answer}"
     said = str(record.get("comment") or ", ".join(record.get("reasons") or []) or "nothing more")
-    rating = str(record.get("rating")).lower()
-    if rating in _BAD:
-        return (
-            f"A user was unhappy with this answer:\n{answer}\nand said: {said}\nThe new one does not have that fault."
-        )
-    if rating in _GOOD:
+    if record["rating"] == "up":
         return f"A user was happy with this answer:\n{answer}\nand said: {said}\nThe new one is at least as good."
-    return f"A user said of this answer:\n{answer}\nthe following: {said}\nThe new one takes that to heart."
+    return f"A user was unhappy with this answer:\n{answer}\nand said: {said}\nThe new one does not have that fault."
 
 
-def _input(item: Json) -> Json:
-    """As a client would send it: without the id of a turn that is not its own."""
+def _as_sent(item: Json) -> Json:
+    """As a client would send it: without the id of a turn that is not its own; of an answer, the words."""
+    if item.get("role") == "assistant":
+        return {"role": "assistant", "content": text_of([item])}
     return {name: value for name, value in item.items() if name not in ("id", "status")}
 
 

@@ -1,6 +1,7 @@
 """What runs came to: a table for the terminal, a page of its own with plots; no script, nothing fetched."""
 
 import html
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +23,21 @@ class CaseResult:
 
     @property
     def score(self) -> float:
-        """The mean of its grades; a case that nobody graded counts as answered or not."""
-        if not self.grades:
+        """The mean of its grades; a case that nobody graded counts as answered or not. No answer, no score."""
+        if self.is_failed or not self.grades:
             return float(self.answer.status == "completed")
         return statistics.fmean(self.grades.values())
+
+    @property
+    def is_failed(self) -> bool:
+        return self.answer.status == "failed"
+
+    @property
+    def why(self) -> str:
+        """What is to be said of a score below 1."""
+        if self.is_failed:
+            return f"no answer: {self.answer.text}"
+        return "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +74,7 @@ class Run:
 
     @property
     def failed(self) -> int:
-        return sum(case.answer.status == "failed" for case in self.cases)
+        return sum(case.is_failed for case in self.cases)
 
 
 def _quantile(values: list[float], share: float) -> float:
@@ -101,7 +113,7 @@ def terminal_table(runs: Sequence[Run], before: Mapping[str, float] | None = Non
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADERS))]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     weak = [
-        f"  {run.target}: {case.name} {case.score:.2f}  " + "; ".join(f"{k}: {v}" for k, v in case.reasons.items())
+        f"  {run.target}: {case.name} {case.score:.2f}  {case.why}".rstrip()
         for run in runs
         for case in run.cases
         if case.score < 1
@@ -183,9 +195,15 @@ def _cases(runs: Sequence[Run]) -> str:
     names = sorted({case.name for run in runs for case in run.cases})
     heads = "".join(f"<th>{html.escape(run.target)}</th>" for run in runs)
     lines = "".join(
-        f"<tr><td>{html.escape(name)}</td>" + "".join(_cell(run, name) for run in runs) + "</tr>" for name in names
+        f"<tr><td>{_question(runs, name)}</td>" + "".join(_cell(run, name) for run in runs) + "</tr>" for name in names
     )
     return f"<table><tr><th>case</th>{heads}</tr>{lines}</table>"
+
+
+def _question(runs: Sequence[Run], name: str) -> str:
+    inputs = next(case.inputs for run in runs for case in run.cases if case.name == name)
+    asked = inputs if isinstance(inputs, str) else json.dumps(inputs, indent=1, ensure_ascii=False)
+    return f"<details><summary>{html.escape(name)}</summary><pre>{html.escape(asked)}</pre></details>"
 
 
 def _cell(run: Run, name: str) -> str:

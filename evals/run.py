@@ -19,7 +19,7 @@ from pydantic_evals import Dataset
 from pydantic_evals.reporting import ReportCase, ReportCaseFailure
 
 from evals.compare import difference
-from evals.graders import GRADERS, JUDGE, Answer
+from evals.graders import GRADERS, JUDGE, Answer, Judged
 from evals.report import CaseResult, Run, html_page, terminal_table
 from evals.targets import Client, Target, open_client
 
@@ -90,10 +90,12 @@ async def evaluate_all(arguments: argparse.Namespace, dataset: "Dataset[Any, Any
 
 def run(arguments: argparse.Namespace) -> int:
     dataset = read_dataset(arguments.dataset)
-    before: dict[str, float] | None = None
-    if arguments.baseline:
-        before = json.loads(Path(arguments.baseline).read_text())["scores"]
+    if not arguments.judge and _is_judged(dataset):
+        raise ValueError("this dataset is judged by a model: name one with --judge")
+    before = _baseline(arguments.baseline) if arguments.baseline else None
     runs = asyncio.run(evaluate_all(arguments, dataset))
+    if before is not None and not any(case in before for run in runs for case in run.scores):
+        raise ValueError(f"the baseline {arguments.baseline} holds none of these cases")
     print(terminal_table(runs, before))
     if arguments.html:
         Path(arguments.html).write_text(html_page(arguments.dataset, runs, before))
@@ -102,6 +104,20 @@ def run(arguments: argparse.Namespace) -> int:
         Path(arguments.save).write_text(json.dumps(stored, indent=2, sort_keys=True) + "\n")
     is_worse = before is not None and any(difference(run.scores, before).verdict == "worse" for run in runs)
     return 1 if is_worse or any(run.mean < arguments.least for run in runs) else 0
+
+
+def _is_judged(dataset: "Dataset[Any, Any, Any]") -> bool:
+    evaluators = [*dataset.evaluators, *(each for case in dataset.cases for each in case.evaluators)]
+    return any(isinstance(each, Judged) for each in evaluators)
+
+
+def _baseline(path: str) -> dict[str, float]:
+    """Case to score, as --save wrote them."""
+    stored: Any = json.loads(Path(path).read_text())
+    scores: Any = stored.get("scores") if isinstance(stored, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if not isinstance(scores, dict):
+        raise ValueError(f"{path} is no baseline: --save writes one")
+    return scores  # pyright: ignore[reportUnknownVariableType]
 
 
 def parser() -> argparse.ArgumentParser:

@@ -59,12 +59,11 @@ class Target:
         if unknown:
             raise ValueError(f"a target has no {sorted(unknown)[0]!r}; it may have prompt, flag, key, usd, name")
         prompt, _, version = known.get("prompt", "").partition("@")
-        flags = dict(value.split(":", 1) for name, value in said if name == "flag")
+        flags = dict(_flag(value) for name, value in said if name == "flag")
         if flags and base != "local":
             raise ValueError(
                 "flags can be forced on local/… alone; elsewhere use the key of an owner who has the variant"
             )
-        prices = [float(price) for price in known["usd"].split(",")] if "usd" in known else None
         return cls(
             name=known.get("name") or text,
             base=base,
@@ -73,7 +72,7 @@ class Target:
             version=version or None,
             flags=flags,
             key=known.get("key", ""),
-            usd=(prices[0], prices[1]) if prices else None,
+            usd=_prices(known["usd"]) if "usd" in known else None,
         )
 
     def body(self, inputs: Any) -> Json:
@@ -90,6 +89,21 @@ class Target:
         if self.usd is None:
             return None
         return (input_tokens * self.usd[0] + output_tokens * self.usd[1]) / 1e6
+
+
+def _flag(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise ValueError(f"a target's flag is NAME:VALUE, not {text!r}")
+    return name, value
+
+
+def _prices(text: str) -> tuple[float, float]:
+    try:
+        asked, answered = (float(price) for price in text.split(","))
+    except ValueError:
+        raise ValueError(f"a target's usd is IN,OUT for a million tokens, not {text!r}") from None
+    return asked, answered
 
 
 class Client(Protocol):

@@ -24,8 +24,11 @@ class Evaluator:
             ValueError: it is not in Microsoft's schema at all.
         """
         held: Any = configuration.get("feature_management", {})
-        if not isinstance(held, dict) or not isinstance(cast(Json, held).get("feature_flags", []), list):
+        flags: Any = cast(Json, held).get("feature_flags", []) if isinstance(held, dict) else None
+        if not isinstance(flags, list):
             raise ValueError("not the schema of feature flags")
+        for flag in cast(list[Any], flags):
+            _drop_empty_ranges(flag)
         # Imported where there are flags.
         import featuremanagement  # noqa: PLC0415
 
@@ -64,3 +67,15 @@ class Evaluator:
             log.warning("flags.unusable", extra={"flag": flag, "reason": str(error)})
             return False
         return True
+
+
+def _drop_empty_ranges(flag: Any) -> None:
+    """A percentile that ends where it begins is nobody's, and the library takes it for a mistake of the whole flag."""
+    allocation: Any = cast(Json, flag).get("allocation") if isinstance(flag, dict) else None
+    ranges: Any = cast(Json, allocation).get("percentile") if isinstance(allocation, dict) else None
+    if isinstance(ranges, list):
+        allocation["percentile"] = [each for each in cast(list[Any], ranges) if not _is_empty(each)]
+
+
+def _is_empty(each: Any) -> bool:
+    return isinstance(each, dict) and cast(Json, each).get("to") == cast(Json, each).get("from", 0)

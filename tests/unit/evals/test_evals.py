@@ -211,6 +211,15 @@ class TestReport:
         assert [line.split()[:2] for line in table.splitlines()[1:3]] == [["old", "0.500"], ["new", "1.000"]]
         assert "0.02000" in table
 
+    def test_who_did_not_answer_has_no_score_and_it_is_said_why(self) -> None:
+        answer = Answer(text="no such prompt", status="failed")
+        case = CaseResult(name="c", inputs="Hello?", answer=answer, grades={"Within": 1.0}, reasons={})
+        run = Run(target="new", cases=[case])
+
+        assert (run.mean, run.failed) == (0.0, 1)
+        assert "no answer: no such prompt" in terminal_table([run])
+        assert "Hello?" in html_page("d", [run])
+
     def test_the_page_is_whole_fetches_nothing_and_runs_nothing(self) -> None:
         page = html_page("d", [run_of("old", 1, 0, text="<script>alert(1)</script>"), run_of("new", 1, 1)])
 
@@ -244,9 +253,40 @@ class TestCommand:
 
         assert main(["--dataset", str(dataset), "--target", LOCAL, "--baseline", str(baseline)]) == 1
 
-    def test_a_target_that_makes_no_sense_is_said(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["--dataset", "basics", "--target", "companion"]) == 2
-        assert "BASE_URL/MODEL" in capsys.readouterr().err
+    @pytest.mark.parametrize(
+        ("target", "said"),
+        [
+            ("companion", "BASE_URL/MODEL"),
+            (f"{LOCAL}?flag=titles", "NAME:VALUE"),
+            ("http://h/v1/m?usd=1", "IN,OUT"),
+            ("http://h/v1/m?usd=a,b", "IN,OUT"),
+        ],
+    )
+    def test_a_target_that_makes_no_sense_is_said(
+        self, target: str, said: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["--dataset", "basics", "--target", target]) == 2
+        assert said in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("baseline", "said"), [("[]", "no baseline"), ("{}", "no baseline"), ('{"scores": {"other": 1}}', "none of")]
+    )
+    def test_a_baseline_that_makes_no_sense_is_said(
+        self, baseline: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "b.json"
+        path.write_text(baseline)
+
+        assert main(["--dataset", "basics", "--target", LOCAL, "--baseline", str(path)]) == 2
+        assert said in capsys.readouterr().err
+
+    def test_a_judged_dataset_needs_a_judge(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        dataset = tmp_path / "d.yaml"
+        case = {"name": "c", "inputs": "hello", "evaluators": [{"Judged": {"rubric": "Polite."}}]}
+        dataset.write_text(yaml.safe_dump({"name": "d", "cases": [case]}))
+
+        assert main(["--dataset", str(dataset), "--target", LOCAL]) == 2
+        assert "--judge" in capsys.readouterr().err
 
 
 class TestCollect:
@@ -260,6 +300,19 @@ class TestCollect:
         gone = {"id": "shadow_2", "kind": "shadow", "group": "shadow", "sort": "2", "turn": "resp_" + "0" * 32}
         await app.store.batch(STATE, CALLER.owner, [Create(feedback), Create(shadow), Create(gone)])
         yield await collect(app, CALLER.owner, ["feedback", "shadow"])
+
+    async def test_what_was_said_before_goes_along(self, make_app: MakeApp) -> None:
+        app = make_app(ScriptedModel([says("Hello, Ada."), says("Bob.")]))
+        first = await ask(app, "I am Ada.")
+        second = await ask(app, "Who am I?", previous_response_id=first.id)
+        feedback = {"id": "feedback_1", "kind": "feedback", "group": "feedback", "sort": "1", "rating": "down"}
+        await app.store.batch(STATE, CALLER.owner, [Create({**feedback, "response": second.id})])
+
+        (case,) = await collect(app, CALLER.owner, ["feedback"])
+
+        said = [(item["role"], item["content"]) for item in case["inputs"]["input"]]
+        assert [role for role, _ in said] == ["user", "assistant", "user"]
+        assert said[1][1] == "Hello, Ada."
 
     async def test_feedback_and_shadows_become_cases(self, cases: list[dict[str, Any]]) -> None:
         assert [case["name"] for case in cases] == ["feedback feedback_1", "shadow shadow_1"]

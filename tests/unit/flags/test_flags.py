@@ -98,6 +98,16 @@ class TestEvaluator:
 
         assert got is not None and got.variant == variant
 
+    def test_a_percentage_turned_down_to_nothing_leaves_the_rest_of_the_flag(self) -> None:
+        targeted = canary(0)
+        targeted["allocation"]["user"] = [{"variant": "new", "users": ["ada"]}]
+        flags = Evaluator(flags_of(targeted))
+
+        variants = {getattr(flags.assign("model.companion", who), "variant", None) for who in OWNERS}
+
+        assert variants == {"old"}
+        assert flags.assign("model.companion", Principal(owner="ada")) == Assignment("new", "companion-fast")
+
     def test_a_flag_nobody_can_evaluate_counts_as_none(self) -> None:
         broken = flag("titles", conditions={"client_filters": [{"name": "No.Such.Filter"}]})
         flags = Evaluator(flags_of(broken, flag("other")))
