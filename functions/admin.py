@@ -117,7 +117,8 @@ async def local_traces(request: Request, call: Call) -> Response:
 
 def _waterfall(turn: TurnSignal) -> str:
     timings: Json = turn.trace.get("timings", {})
-    total = max(1.0, timings.get("total_ms", 1.0))
+    answered = timings.get("total_ms", 0.0)
+    total = max(1.0, answered + turn.commit_ms)
     rows = [("turn", turn.status, 0.0, total)]
     if "prepare_ms" in timings:
         rows.append(("context", "context", 0.0, timings["prepare_ms"]))
@@ -129,6 +130,7 @@ def _waterfall(turn: TurnSignal) -> str:
         rows.append((kind, f"{made['deployment']} ({said})", made["at_ms"], made["at_ms"] + made.get("ms", 0.0)))
     for tool in turn.trace.get("tools", []):
         rows.append(("failed" if tool["failed"] else "tool", tool["name"], tool["at_ms"], tool["at_ms"] + tool["ms"]))
+    rows.append(("accept", "commit", answered, answered + turn.commit_ms))
     bars = "".join(_bar(place, row, total) for place, row in enumerate(rows))
     tokens = turn.usage.get("total_tokens", 0)
     first = f"{turn.first_token_ms:.0f} ms to the first token, " if turn.first_token_ms is not None else ""

@@ -179,6 +179,7 @@ class TableMaker:
             prices=Prices(**schema.prices.model_dump()) if schema.prices else Prices(),
             capabilities=Capabilities(**able),
             kind=schema.kind,
+            provider=_provider(model),
             region=schema.region,
             retires=schema.retires,
             timeout=schema.timeout or self._settings.timeout,
@@ -245,11 +246,15 @@ def _share(schema: ShareSchema | None, deployments: dict[str, Deployment]) -> Sh
 
 def _offline_deployment(name: str, model: Model) -> Deployment:
     """One caller may tell it to fail; the next is answered all the same."""
-    return Deployment(name="offline", upstream=name, model=model, is_left_alone=False)
+    return Deployment(name="offline", upstream=name, model=model, provider=OFFLINE, is_left_alone=False)
 
 
 def _simple_deployment(host: str, name: str, upstream: Model) -> Deployment:
-    return Deployment(name=f"{host}/{name}", upstream=name, model=upstream)
+    return Deployment(name=f"{host}/{name}", upstream=name, model=upstream, provider=_provider(upstream))
+
+
+def _provider(model: Model) -> str:
+    return model.provider if isinstance(model, OpenAIModel) else OFFLINE
 
 
 class _Discovery:

@@ -189,6 +189,8 @@ class Deployment:
     prices: Prices = Prices()
     capabilities: Capabilities = Capabilities()
     kind: Literal["paygo", "provisioned"] = "paygo"
+    provider: str = ""
+    """Who serves it, in the words of the GenAI conventions where they have one: `openai`, `azure.ai.openai`, …"""
     region: str = ""
     retires: date | None = None
     """From this day on it gets no calls."""

@@ -52,6 +52,11 @@ class OpenAIModel:
         self._lessons: dict[str, list[InvalidRequest]] = {}
         """What each model has refused so far, so that it is not asked for it again."""
 
+    @property
+    def provider(self) -> str:
+        """See `Deployment.provider`."""
+        return "azure.ai.openai" if self._endpoint.kind == "azure" else self._endpoint.kind
+
     def body(self, request: ModelRequest) -> Json:
         raise NotImplementedError
 

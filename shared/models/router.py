@@ -512,6 +512,8 @@ class _Call:
         self._began, self._deployment = now, deployment
         self._tries += 1
         self._note = self._write({"deployment": deployment.name, "reason": reason}, now)
+        if deployment.provider:
+            self._note["provider"] = deployment.provider
         if deployment.kind == "provisioned":
             self._note["kind"] = deployment.kind
         deployment.health.began(now)

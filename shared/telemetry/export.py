@@ -21,6 +21,7 @@ from shared.telemetry.signals import Measure, TurnSignal
 type Json = dict[str, Any]
 type Attributes = dict[str, str | int | float]
 
+_BATCH: Attributes = {names.STORE_OPERATION: "batch"}
 _NS = 1_000_000
 """Nanoseconds in a millisecond."""
 
@@ -64,7 +65,11 @@ class OpenTelemetryExporter:
         }
         if signal.conversation:
             attributes[names.CONVERSATION] = signal.conversation
-        root = self._span(names.TURN, None, zero, 0.0, total, attributes, failed=signal.status == "failed")
+        calls: list[Json] = signal.trace.get("calls", [])
+        if calls and calls[0].get("provider"):
+            attributes[names.PROVIDER] = calls[0]["provider"]
+        end = total + signal.commit_ms
+        root = self._span(names.TURN, None, zero, 0.0, end, attributes, failed=signal.status == "failed")
         parent = trace.set_span_in_context(root)
         prepared, accepted = timings.get("prepare_ms"), timings.get("accept_ms")
         if prepared is not None:
@@ -73,8 +78,9 @@ class OpenTelemetryExporter:
             }
             self._span(names.CONTEXT, parent, zero, 0.0, prepared, parts)
         if prepared is not None and accepted is not None:
-            self._span(names.ACCEPT, parent, zero, prepared, accepted, {names.CHARGE: signal.charge})
-        for call in signal.trace.get("calls", []):
+            self._span(names.ACCEPT, parent, zero, prepared, accepted, _BATCH, kind=SpanKind.CLIENT)
+        self._span(names.COMMIT, parent, zero, total, end, _BATCH, kind=SpanKind.CLIENT)
+        for call in calls:
             self._call(parent, zero, signal, call)
         for tool in signal.trace.get("tools", []):
             told: Attributes = {names.OPERATION: "execute_tool", names.TOOL_NAME: tool["name"]}
@@ -100,7 +106,9 @@ class OpenTelemetryExporter:
         end = call["at_ms"] + call.get("ms", 0.0)
         failed = call.get("outcome") == "failed"
         self._span(name, parent, zero, call["at_ms"], end, attributes, failed=failed, kind=SpanKind.CLIENT)
-        shared = {names.DEPLOYMENT: call["deployment"], names.REQUEST_MODEL: signal.model}
+        shared = {names.DEPLOYMENT: call["deployment"], names.REQUEST_MODEL: signal.model, names.OPERATION: "chat"}
+        if call.get("provider"):
+            shared[names.PROVIDER] = call["provider"]
         if "ms" in call:
             outcome = {names.ERROR_TYPE: str(call["error"])} if failed else {}
             self.measure(Measure(names.DURATION, call["ms"] / 1000, shared | outcome))
@@ -170,6 +178,7 @@ class OpenTelemetryExporter:
 
 
 _OF_A_CALL = {
+    "provider": names.PROVIDER,
     "cost": names.COST,
     "model": names.RESPONSE_MODEL,
     "error": names.ERROR_TYPE,

@@ -4,7 +4,7 @@
 TURN = "invoke_agent companion"
 CONTEXT = "companion.context"
 ACCEPT = "companion.accept"
-ANSWER = "companion.answer"
+COMMIT = "companion.commit"
 CHAT = "chat"
 EXECUTE_TOOL = "execute_tool"
 
@@ -22,6 +22,7 @@ CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
 TOOL_NAME = "gen_ai.tool.name"
 TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105 - a kind of token that is counted, no secret
 ERROR_TYPE = "error.type"
+STORE_OPERATION = "db.operation.name"
 
 # attributes: ours, of few values each
 OWNER = "companion.owner.hash"

@@ -39,6 +39,8 @@ class TurnSignal:
     first_token_ms: float | None
     trace: Json
     """As turns/trace.py stores it."""
+    commit_ms: float = 0.0
+    """What storing its end took: known only afterwards."""
 
 
 @dataclass(frozen=True, slots=True)

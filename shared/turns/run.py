@@ -12,6 +12,7 @@ from shared.eager import started
 from shared.errors import AssistantError, StorageUnavailable
 from shared.jobs.base import TURNS
 from shared.models.base import ModelEvent, ModelRequest, Usage
+from shared.models.deployment import steady_now
 from shared.models.gate import Ticket
 from shared.telemetry import Tally
 from shared.telemetry.signals import TurnSignal, hashed, signals
@@ -312,7 +313,9 @@ class Run:
             usage, admitted = meter.leave_background(usage, final.id, slots=self.app.settings.turn.background_slots)
             return usage
 
+        began = steady_now()
         header = await self.ledger.commit(final, spent=spent(final), model=final.params["model"], now=now, leave=leave)
+        commit_ms = round((steady_now() - began) * 1000, 1)
         for turn in admitted:
             self.app.live.keep(asyncio.create_task(self._admit(turn)))
         if silent is not None:
@@ -329,7 +332,7 @@ class Run:
             and (final.flags or {}).get("titles") != "off"
         ):
             self.app.live.keep(asyncio.create_task(title_quietly(self.app, self.ledger.owner, final)))
-        signals.turn(_signal(final, self.owner, charge=self.tally.charge))
+        signals.turn(_signal(final, self.owner, charge=self.tally.charge, commit_ms=commit_ms))
         log.info(
             "turn.ended",
             extra={
@@ -410,7 +413,7 @@ def spent(turn: TurnRecord) -> Spent:
     )
 
 
-def _signal(turn: TurnRecord, owner: str, *, charge: float) -> TurnSignal:
+def _signal(turn: TurnRecord, owner: str, *, charge: float, commit_ms: float) -> TurnSignal:
     """What is told of a final turn: everything but what was said."""
     return TurnSignal(
         response_id=turn.id,
@@ -426,6 +429,7 @@ def _signal(turn: TurnRecord, owner: str, *, charge: float) -> TurnSignal:
         charge=charge,
         first_token_ms=turn.first_token_ms,
         trace=turn.trace,
+        commit_ms=commit_ms,
     )
 
 

@@ -123,7 +123,7 @@ def test_an_otlp_receiver_reads_spans_and_metrics(monkeypatch: pytest.MonkeyPatc
         for scope in resource.scope_metrics
         for metric in scope.metrics
     }
-    assert {names.TURN, names.CONTEXT, names.ACCEPT, "chat companion", "execute_tool clock"} == {
+    assert {names.TURN, names.CONTEXT, names.ACCEPT, names.COMMIT, "chat companion", "execute_tool clock"} == {
         span.name for span in spans
     }
     assert {span.parent_span_id for span in spans if span is not of_turn} == {of_turn.span_id}

@@ -29,6 +29,7 @@ TRACE: Json = {
             "at_ms": 5.0,
             "ms": 2.0,
             "deployment": "a",
+            "provider": "openai",
             "reason": "primary",
             "outcome": "failed",
             "error": "upstream_error",
@@ -38,6 +39,7 @@ TRACE: Json = {
             "ms": 80.0,
             "first_ms": 20.0,
             "deployment": "b",
+            "provider": "openai",
             "reason": "fallback",
             "outcome": "ok",
             "input_tokens": 10,
@@ -65,6 +67,7 @@ def turn(**fields: Any) -> TurnSignal:
         "charge": 30.0,
         "first_token_ms": 27.0,
         "trace": TRACE,
+        "commit_ms": 3.0,
     }
     return TurnSignal(**given | fields)
 
@@ -169,13 +172,15 @@ class TestOpenTelemetry:
         root = done["invoke_agent companion/b"]
         failed, answered = done["chat companion/a"], done["chat companion/b"]
         of_root = root.context.span_id if root.context else 0
-        assert {"companion.context/", "companion.accept/", "execute_tool clock/"} < set(done)
+        assert {"companion.context/", "companion.accept/", "companion.commit/", "execute_tool clock/"} < set(done)
         assert all(span.parent and span.parent.span_id == of_root for span in done.values() if span is not root)
         assert root.start_time is not None
-        assert root.end_time == root.start_time + 100_000_000
+        assert root.end_time == root.start_time + 103_000_000
+        assert done["companion.commit/"].start_time == root.start_time + 100_000_000
         assert answered.start_time == root.start_time + 7_000_000
         assert failed.status.status_code is StatusCode.ERROR
         assert (answered.attributes or {})[names.FIRST_CHUNK] == 0.02
+        assert {(span.attributes or {}).get(names.PROVIDER) for span in (root, failed, answered)} == {"openai"}
 
     def test_no_owner_and_no_content_leaves(self, exported: Exported) -> None:
         exporter, spans, _ = exported
