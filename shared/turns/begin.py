@@ -114,7 +114,7 @@ async def _accept(app: App, caller: Principal, plan: Plan, tally: Tally, ticket:
         if primed is not None:
             await primed.discard()
         raise
-    headers = rate_headers(_usage(plan) or meter.fresh(plan.turn.usage_id), limits, plan.turn.created_at)
+    headers = rate_headers(_usage(plan), limits, plan.turn.created_at)
     if is_background:
         live = await _enqueue(app, caller, plan)
         live.headers = headers
@@ -133,16 +133,15 @@ async def _accept(app: App, caller: Principal, plan: Plan, tally: Tally, ticket:
 
 async def _enqueue(app: App, caller: Principal, plan: Plan) -> LiveTurn:
     """A background turn: put in the queue if it may run now; followed from the store wherever it runs."""
-    usage = plan.ledger.usage
-    if usage is not None and plan.turn.id in usage.body["background"]:
+    if plan.turn.id in _usage(plan).background:
         await send_turn(app, caller.owner, plan.turn.id, tier=plan.turn.params["service_tier"])
     live = await relay(app, caller.owner, plan.turn.id)
     assert live is not None
     return live
 
 
-def _usage(plan: Plan) -> UsageRecord | None:
-    return UsageRecord.of(plan.ledger.usage.body) if plan.ledger.usage else None
+def _usage(plan: Plan) -> UsageRecord:
+    return plan.ledger.usage.record(plan.turn.usage_id)
 
 
 def _is_roomy(plan: Plan, limits: Limits, cost: float) -> bool:

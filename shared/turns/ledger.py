@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from shared.conversations.records import ConversationRecord, TurnRecord, header_sort
 from shared.conversations.repository import find_turn
@@ -11,7 +12,7 @@ from shared.ids import turn_of
 from shared.storage.base import STATE, AlreadyExists, Create, Document, Missing, Replace, Stale, Store, Stored
 from shared.storage.mutate import Change, mutate
 from shared.usage import meter
-from shared.usage.records import Spent, UsageRecord
+from shared.usage.records import Spent, UsageDocument, UsageRecord
 
 RETRY_AFTER_BUSY = 0.5
 """Seconds after which a client that met a busy conversation may try again."""
@@ -38,6 +39,44 @@ class _ConversationGone(Exception):
     """It was deleted while a turn ran in it; the turn ends all the same."""
 
 
+class KnownUsage:
+    """An owner's usage record of a month, as this process last read or wrote it.
+
+    One for all turns of the owner that run here, and gone with the last: each one's own would hold the reservations of
+    all of them.
+    """
+
+    __slots__ = ("__weakref__", "is_known", "stored")
+
+    def __init__(self) -> None:
+        self.stored: Stored | None = None
+        self.is_known = False
+        """True: `stored` is what was there, even where that was nothing."""
+
+    def learn(self, stored: Stored | None) -> None:
+        """What was read or written; the same once more is not parsed again."""
+        if stored is not None and self.stored is not None and stored.etag == self.stored.etag:
+            return
+        if stored is not None and not isinstance(stored.body, UsageDocument):
+            stored = Stored(UsageDocument(stored.body, UsageRecord.of(stored.body)), stored.etag)
+        self.stored, self.is_known = stored, True
+
+    def record(self, id_: str) -> UsageRecord:
+        return UsageRecord.of(self.stored.body) if self.stored is not None else meter.fresh(id_)
+
+
+_known: WeakValueDictionary[tuple[int, str, str], KnownUsage] = WeakValueDictionary()
+
+
+def known_usage(store: Store, owner: str, id_: str) -> KnownUsage:
+    """What this process knows of it."""
+    key = (id(store), owner, id_)
+    known = _known.get(key)
+    if known is None:
+        known = _known[key] = KnownUsage()
+    return known
+
+
 @dataclass(slots=True)
 class Ledger:
     """What a turn needs to know of its records between accept and commit, so that neither has to read."""
@@ -46,8 +85,7 @@ class Ledger:
     owner: str
     turn_etag: str = ""
     header: Stored | None = None
-    usage: Stored | None = None
-    is_usage_known: bool = False
+    usage: KnownUsage = field(default_factory=KnownUsage)
 
     async def accept(
         self, turn: TurnRecord, *, header: ConversationRecord | None, reserve: Callable[[UsageRecord], UsageRecord]
@@ -72,13 +110,14 @@ class Ledger:
                 if attempt == 0 or found is None or found.record.nonce != turn.nonce:
                     raise
                 self.turn_etag = found.etag  # an earlier try took effect without saying so
-                self.usage, self.header = await self.store.read(STATE, self.owner, turn.usage_id), None
+                self.usage.learn(await self.store.read(STATE, self.owner, turn.usage_id))
+                self.header = None
                 return
             except StorageUnavailable:
                 await self._pause(attempt, changes)
             else:
                 self.turn_etag = etags[0] if etags else ""
-                self.usage, self.is_usage_known = stored[0], True
+                self.usage.learn(stored[0])
                 self.header = stored[1] if header is not None else None
                 return
 
@@ -138,6 +177,7 @@ class Ledger:
         for attempt in range(_UNKNOWN_OUTCOME_TRIES):
             try:
                 _, stored = await mutate(self.store, STATE, self.owner, fixed, changes)
+                self.usage.learn(stored[0])
                 return ConversationRecord.model_validate(stored[1].body) if len(stored) > 1 else None
             except Stale as stale:
                 found = await find_turn(self.store, self.owner, turn.id)
@@ -179,7 +219,7 @@ class Ledger:
 
     def _move_to(self, account: str) -> None:
         self.owner = account
-        self.header, self.usage, self.is_usage_known = None, None, False
+        self.header, self.usage = None, KnownUsage()
 
     @staticmethod
     async def _pause(attempt: int, changes: list[Change]) -> None:
@@ -195,8 +235,7 @@ class Ledger:
             record = UsageRecord.of(body) if body else meter.fresh(id_)
             return change(record).document()
 
-        is_known = self.is_usage_known and (self.usage is None or self.usage.body["id"] == id_)
-        return Change(id_, apply, known=self.usage if is_known else None, is_known=is_known)
+        return Change(id_, apply, known=self.usage.stored, is_known=self.usage.is_known)
 
     def _header_change(self, id_: str, apply: Callable[[Document | None], Document]) -> Change:
         return Change(id_, apply, known=self.header, is_known=self.header is not None)

@@ -35,7 +35,7 @@ from shared.turns.context import (
     turn_items,
 )
 from shared.turns.instructions import Told, instruct, told
-from shared.turns.ledger import Ledger, busy
+from shared.turns.ledger import Ledger, busy, known_usage
 from shared.turns.trace import Trace
 from shared.usage import meter
 from shared.usage.records import UsageRecord
@@ -113,7 +113,9 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         _find_place(app, owner, create),
         _checked(app, owner, stored_items(create.input, token), asked),
     )
-    _join_equal(usage, request, now)
+    known = known_usage(app.store, owner, usage_id)
+    known.learn(usage)
+    _join_equal(known.record(usage_id), request, now)
     if place.header is not None and place.header.record.running is not None:
         raise busy(place.header.record)
     if not items and place.is_root and create.prompt is None:
@@ -168,8 +170,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
             app.store,
             owner,
             header=place.header.stored if place.header else None,
-            usage=usage,
-            is_usage_known=True,
+            usage=known,
         ),
         reserve_tokens=reserve_tokens,
         trace=trace,
@@ -228,15 +229,14 @@ def check_window(context: Context, window: int, params: Json) -> None:
         )
 
 
-def _join_equal(usage: Stored | None, request: TurnRequest, now: float) -> None:
+def _join_equal(record: UsageRecord, request: TurnRequest, now: float) -> None:
     """Without a key: an equal body is the same send when the client says so, or while the first runs in a conversation.
 
     Raises:
         Joined: it is.
     """
-    if usage is None or request.body_hash is None or request.send_key is not None:
+    if request.body_hash is None or request.send_key is not None:
         return
-    record = UsageRecord.of(usage.body)
     sent = record.sends.get(request.body_hash)
     if sent is None or sent.at < now - meter.SEND_SECONDS:
         return

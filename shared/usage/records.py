@@ -1,7 +1,6 @@
 """What is stored of usage: one record per owner and month."""
 
-from collections import OrderedDict
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -84,23 +83,18 @@ class UsageRecord(Record):
 
     @classmethod
     def of(cls, body: Document) -> "UsageRecord":
-        """The record in a stored document; a turn looks at the same one several times, so it is parsed once."""
-        known = _parsed.get(id(body))
-        return known[1] if known is not None and known[0] is body else _remember(body, cls.model_validate(body))
+        """The record in a stored document."""
+        return body.record if isinstance(body, UsageDocument) else cls.model_validate(body)
 
-    def document(self) -> Document:
-        body = super().document()
-        _remember(body, self)
-        return body
+    def document(self) -> "UsageDocument":
+        return UsageDocument(super().document(), self)
 
 
-_parsed: OrderedDict[int, tuple[Document, UsageRecord]] = OrderedDict()
-"""Records by the identity of their documents, the newest: what a turn wrote is what its end begins with."""
-_MOST_PARSED = 128
+class UsageDocument(dict[str, Any]):
+    """A document that keeps the record it was made of, or read into: a turn looks at the same one several times."""
 
+    __slots__ = ("record",)
 
-def _remember(body: Document, record: UsageRecord) -> UsageRecord:
-    _parsed[id(body)] = body, record
-    if len(_parsed) > _MOST_PARSED:
-        _parsed.popitem(last=False)
-    return record
+    def __init__(self, body: Document, record: UsageRecord) -> None:
+        super().__init__(body)
+        self.record = record
