@@ -4,7 +4,10 @@ import asyncio
 import statistics
 import tempfile
 import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from shared.app import App
 from shared.bootstrap import build_app
@@ -25,6 +28,8 @@ from shared.wire.responses import CreateResponse
 
 CALLER = Principal(owner="bench")
 DEPTHS = (1, 10, 100, 1_000, 10_000)
+WARM = 5
+"""Turns of each depth before the measured ones."""
 TURN_TOKENS = 1200
 """Of each turn behind: long enough that a few of them fill the window, as they do in real conversations."""
 
@@ -40,15 +45,44 @@ class Cost:
     charge: float
 
 
-async def growth(depths: tuple[int, ...] = DEPTHS, repeats: int = 15) -> list[Cost]:
-    """Measure at each depth of one conversation, in this process, on SQLite in a file."""
-    settings = Settings.read(
-        {"COMPANION_DATA": tempfile.mkdtemp(), "COMPANION_TITLES": "off", "COMPANION_CONTEXT_TOKENS": "8000"}
-    )
+class Turn(NamedTuple):
+    """What one turn cost."""
+
+    milliseconds: float
+    operations: int
+    charge: float
+
+
+async def growth(depths: tuple[int, ...] = DEPTHS, repeats: int = 40) -> list[Cost]:
+    """Measure in this process, on SQLite: a file for each depth, with one conversation that is so deep.
+
+    The depths take turns, one measured turn each, so that whatever else the machine does befalls all alike. The files
+    are grown beforehand by other apps: a conversation does not come by its turns in the second before, and the log of
+    so many writes would be copied beside the turns that are measured.
+    """
+    async with AsyncExitStack() as stack:
+        places = [await _grown(stack, depth) for depth in depths]
+        turns = [[await _turn_at(app, conversation) for app, conversation in places] for _ in range(WARM + repeats)][
+            WARM:
+        ]
+    return [_cost(depth, list(column)) for depth, column in zip(depths, zip(*turns, strict=True), strict=True)]
+
+
+async def _grown(stack: AsyncExitStack, depth: int) -> tuple[App, str]:
+    """An app on a file of its own, and its conversation, in which the next turn is the `depth`th."""
+    data = tempfile.mkdtemp()
+    async with _app(data) as app:
+        conversation = (await create_conversation(app, CALLER.owner, metadata={}, items=None)).id
+        await _grow(app, conversation, depth - 1)
+    return await stack.enter_async_context(_app(data)), conversation
+
+
+@asynccontextmanager
+async def _app(data: str) -> AsyncGenerator[App]:
+    settings = Settings.read({"COMPANION_DATA": data, "COMPANION_TITLES": "off", "COMPANION_CONTEXT_TOKENS": "8000"})
     app = build_app(settings, models=Router.over(OfflineModel(word_delay=0.0)))
-    conversation = (await create_conversation(app, CALLER.owner, metadata={}, items=None)).id
     try:
-        return [await _at(app, conversation, depth, repeats) for depth in depths]
+        yield app
     finally:
         await app.close()
 
@@ -71,25 +105,25 @@ async def ten_second_answer() -> Cost:
         await app.close()
 
 
-async def _at(app: App, conversation: str, depth: int, repeats: int) -> Cost:
-    await _grow(app, conversation, depth - 1)
-    times, operations, charges = list[float](), list[int](), list[float]()
-    for _ in range(repeats):
-        found = await find_conversation(app.store, CALLER.owner, conversation)
-        assert found is not None
-        began = time.process_time()
-        with tallied() as tally:
-            create = CreateResponse.model_validate({"input": "And now?", "conversation": conversation})
-            made = await finished(app, CALLER.owner, await begin_turn(app, CALLER, TurnRequest(create=create)))
-        times.append((time.process_time() - began) * 1000)
-        operations.append(tally.operations)
-        charges.append(tally.charge)
-        await app.store.batch(STATE, CALLER.owner, [Upsert(found.record.document()), Delete(made.id)])  # as it was
+async def _turn_at(app: App, conversation: str) -> Turn:
+    """One turn, and the conversation as it was before."""
+    found = await find_conversation(app.store, CALLER.owner, conversation)
+    assert found is not None
+    began = time.process_time()
+    with tallied() as tally:
+        create = CreateResponse.model_validate({"input": "And now?", "conversation": conversation})
+        made = await finished(app, CALLER.owner, await begin_turn(app, CALLER, TurnRequest(create=create)))
+    milliseconds = (time.process_time() - began) * 1000
+    await app.store.batch(STATE, CALLER.owner, [Upsert(found.record.document()), Delete(made.id)])
+    return Turn(milliseconds, tally.operations, tally.charge)
+
+
+def _cost(depth: int, turns: list[Turn]) -> Cost:
     return Cost(
         depth=depth,
-        milliseconds=round(statistics.median(times), 2),
-        operations=statistics.mode(operations),
-        charge=round(statistics.median(charges), 1),
+        milliseconds=round(statistics.median(turn.milliseconds for turn in turns), 2),
+        operations=statistics.mode(turn.operations for turn in turns),
+        charge=round(statistics.median(turn.charge for turn in turns), 1),
     )
 
 

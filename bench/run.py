@@ -49,7 +49,7 @@ def main() -> int:
         result["starts"] = cold.all_starts(repeats=5 if options.quick else 15)
         result["modules"] = cold.breakdown()
         result["first_request"] = uvloop.run(cold.first_request())
-        result["growth"] = asyncio.run(growth.growth(repeats=7 if options.quick else 15))
+        result["growth"] = asyncio.run(growth.growth(repeats=15 if options.quick else 40))
         result["plain_charge"] = asyncio.run(growth.ten_second_answer())
     print(report.tables(result))
     print(f"\n{time.monotonic() - began:.0f} s, {rounds} rounds")
