@@ -8,6 +8,7 @@ the streams of a host wake together, and their appends to the journal become one
 import asyncio
 import math
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from shared.models.connections import Answer
@@ -36,15 +37,42 @@ class Pace:
         if not self._interval or size > MUCH or not answer.pause():
             return
         try:
-            await asyncio.sleep(self._seconds())
+            await _until(self._end())
         finally:
             answer.resume()
 
-    def _seconds(self) -> float:
-        """Up to the point of the grid that is nearest to when the rest should end."""
+    def _end(self) -> float:
+        """The point of the grid that is nearest to when the rest should end."""
         wanted = self._interval * self._share
         self._share = min(1.0, self._share * 2)
         step = self._interval / GRID
-        now = asyncio.get_running_loop().time()
-        end = math.floor((now + wanted) / step + 0.5) * step
-        return max(end - now, 0.0)
+        return math.floor((asyncio.get_running_loop().time() + wanted) / step + 0.5) * step
+
+
+def point_before(moment: float, interval: float) -> float:
+    """The last point of the grid up to a moment of the event loop's clock."""
+    step = interval / GRID
+    return math.floor(moment / step) * step
+
+
+_points: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[float, list[asyncio.Future[None]]]] = WeakKeyDictionary()
+"""Who rests until which point of the grid. They share a timer: timers of their own would not end in the same pass of
+the loop, and what they wake would not be written in the same commit."""
+
+
+async def _until(end: float) -> None:
+    loop = asyncio.get_running_loop()
+    points = _points.setdefault(loop, {})
+    resting = points.get(end)
+    if resting is None:
+        resting = points[end] = []
+        loop.call_at(end, _wake, points, end)
+    rest: asyncio.Future[None] = loop.create_future()
+    resting.append(rest)
+    await rest
+
+
+def _wake(points: dict[float, list[asyncio.Future[None]]], end: float) -> None:
+    for rest in points.pop(end):
+        if not rest.done():  # its stream was given up
+            rest.set_result(None)

@@ -103,7 +103,7 @@ KINDS: dict[str, Kind] = {
             record=UsageRecord,
             erased="with the partition",
             is_exported=True,
-            left_out=frozenset({"due", "rate", "reserved", "sends", "background", "waiting", "waiting_first"}),
+            left_out=frozenset({"due", "rate", "reserved", "sent", "background", "waiting", "waiting_first"}),
         ),
         Kind(name="api_key", record=ApiKeyRecord, erased="with the partition", is_exported=True),
         Kind(name="share", record=ShareRecord, erased="with the partition", is_exported=True),

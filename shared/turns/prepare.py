@@ -237,11 +237,11 @@ def _join_equal(record: UsageRecord, request: TurnRequest, now: float) -> None:
     """
     if request.body_hash is None or request.send_key is not None:
         return
-    sent = record.sends.get(request.body_hash)
-    if sent is None or sent.at < now - meter.SEND_SECONDS:
+    turn = meter.sent_before(record, request.body_hash, now)
+    if turn is None:
         return
-    if request.is_retry or (request.create.conversation is not None and sent.turn in record.reserved):
-        raise Joined(sent.turn)
+    if request.is_retry or (request.create.conversation is not None and turn in record.reserved):
+        raise Joined(turn)
 
 
 async def _resolve(app: App, create: CreateResponse, surface: str) -> str:

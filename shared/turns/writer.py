@@ -1,19 +1,17 @@
 """Journal, then send: what the output adds up to, drained once an interval, made durable, then shown."""
 
 import asyncio
-import math
 from collections.abc import Callable
 from typing import Any
 
 from shared.errors import StorageUnavailable
+from shared.models.pacing import point_before
 from shared.turns.events import Batch
 from shared.turns.journal import Fenced, Journal
 from shared.turns.live import LiveTurn
 from shared.turns.output import Output
 
 type Json = dict[str, Any]
-
-_ALMOST = 0.97
 
 
 class Writer:
@@ -115,11 +113,12 @@ class Writer:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         alarm = _Alarm(self._quiet, self._dirty.set) if self._journal is not None else None
-        last = -math.inf
+        last: float | None = None
         try:
             while True:
                 await self._dirty.wait()
-                await self._rest(last)
+                if last is not None:
+                    await self._rest(last)
                 if self._is_stopping:
                     return
                 last = loop.time()
@@ -138,11 +137,12 @@ class Writer:
     async def _rest(self, last: float) -> None:
         """Let deltas gather for an interval since the last flush; less when the turn ends or somebody starts to read.
 
-        A little less than an interval in any case: a stream that is read once an interval then never waits here.
+        The interval counts from the grid on which models are read: what is read once an interval never waits here,
+        though it be flushed a little late, and what is flushed together stays together, in one commit.
         """
         loop = asyncio.get_running_loop()
         is_read = self._journal is None or self._is_read()
-        due = last + (_ALMOST * self._interval if is_read else max(self._interval, self._quiet))
+        due = self._next_point(last) if is_read else last + max(self._interval, self._quiet)
         while not self._is_stopping and (left := due - loop.time()) > 0:
             rest = self._resting = loop.create_future()
             timer = loop.call_later(min(left, self._interval or left), self._end_rest)
@@ -152,6 +152,9 @@ class Writer:
                 timer.cancel()
             if not is_read and self._is_read():
                 return
+
+    def _next_point(self, last: float) -> float:
+        return point_before(last, self._interval) + self._interval if self._interval else last
 
     def _end_rest(self) -> None:
         rest, self._resting = self._resting, None

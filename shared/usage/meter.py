@@ -7,7 +7,7 @@ from shared.settings import Limits
 from shared.storage.base import Document
 from shared.storage.mutate import Change
 from shared.usage.limits import check, day_of, drained
-from shared.usage.records import Rate, Reservation, Sent, Spent, UsageRecord
+from shared.usage.records import Rate, Reservation, Spent, UsageRecord
 
 
 def month_id(now: float) -> str:
@@ -81,19 +81,27 @@ def charge(now: float, model: str, spent: Spent) -> Change:
 SEND_SECONDS = 60.0
 """How long an equal request counts as a retry of the first."""
 _SENDS = 32
+_HASH = 16
+"""Hexadecimal digits of a body's hash that tell it from an owner's other ones of a minute; a turn has all of them."""
 MAX_WAITING = 500
 
 
 def remember_send(record: UsageRecord, body_hash: str, turn: str, now: float) -> UsageRecord:
     """Note which turn a request began; the newest few, for a minute."""
-    fresh = {key: sent for key, sent in record.sends.items() if sent.at > now - SEND_SECONDS}
-    fresh[body_hash] = Sent(turn=turn, at=now)
-    return record.model_copy(update={"sends": dict(list(fresh.items())[-_SENDS:])})
+    fresh = {key: each for key, each in record.sent.items() if each[1] > now - SEND_SECONDS}
+    fresh[body_hash[:_HASH]] = turn, now
+    return record.model_copy(update={"sent": dict(list(fresh.items())[-_SENDS:])})
+
+
+def sent_before(record: UsageRecord, body_hash: str, now: float) -> str | None:
+    """The turn that an equal request began within the last minute."""
+    turn, at = record.sent.get(body_hash[:_HASH], ("", 0.0))
+    return turn if at >= now - SEND_SECONDS else None
 
 
 def forget_send(record: UsageRecord, turn: str) -> UsageRecord:
     """The request that began this turn is no longer known: sent again, it begins another."""
-    return record.model_copy(update={"sends": {key: sent for key, sent in record.sends.items() if sent.turn != turn}})
+    return record.model_copy(update={"sent": {key: each for key, each in record.sent.items() if each[0] != turn}})
 
 
 def enter_background(record: UsageRecord, turn: str, *, slots: int, is_first: bool = False) -> UsageRecord:

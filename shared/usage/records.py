@@ -50,13 +50,8 @@ class Rate(BaseModel):
     at: float = 0.0
 
 
-class Sent(BaseModel):
-    """A request accepted lately, so that its retry is known for what it is."""
-
-    model_config = ConfigDict(frozen=True, defer_build=True)
-
-    turn: str
-    at: float
+type Sent = tuple[str, float]
+"""The turn that a request began, and when."""
 
 
 class UsageRecord(Record):
@@ -72,8 +67,9 @@ class UsageRecord(Record):
     """Day (`YYYY-MM-DD`) to model to what was spent."""
     reserved: dict[str, Reservation] = Field(default_factory=dict[str, Reservation])
     """Turn id to its reservation."""
-    sends: dict[str, Sent] = Field(default_factory=dict[str, Sent])
-    """Hash of a request body to the turn it began, for a minute."""
+    sent: dict[str, Sent] = Field(default_factory=dict[str, Sent])
+    """What was accepted within the last minute, by the beginning of the hash of its body: so that a retry is known for
+    what it is. This record is written twice a turn, and these are most of it."""
     background: list[str] = Field(default_factory=list[str])
     """Background turns that may run now: they are in the queue, or at work."""
     waiting: list[str] = Field(default_factory=list[str])

@@ -206,8 +206,9 @@ def refuse_unsupported(request: CreateResponse) -> None:
     Raises:
         InvalidRequest: naming the parameter.
     """
+    sent = request.model_fields_set
     for name in UNSUPPORTED:
-        if getattr(request, name, None) is not None:
+        if name in sent and getattr(request, name) is not None:
             raise InvalidRequest(
                 f"Unsupported parameter: {name!r} is not offered by this server; leave it out.",
                 param=name,
