@@ -37,6 +37,7 @@ from shared.models.base import (
     Origin,
     TextDelta,
     Usage,
+    changed,
 )
 from shared.models.breaker import STATES
 from shared.models.deployment import Deployment, Prices, Route, refusal, steady_now
@@ -529,7 +530,7 @@ class _Call:
 
     async def _first(self, deployment: Deployment, seconds: float | None) -> ModelEvent:
         first, silence = self._patience(deployment)
-        request = replace(self._request, model=deployment.upstream, deadline=seconds, silence=silence)
+        request = changed(self._request, model=deployment.upstream, deadline=seconds, silence=silence)
         self.events = aiter(deployment.model.stream(request))
         patience = min((each for each in (seconds, first) if each is not None), default=None)
         try:

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from shared.app import App
@@ -122,7 +122,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         raise InvalidRequest("Missing required parameter: 'input'.", param="input", code="missing_required_parameter")
     route = await app.models.route(model)
     window = route.window
-    call = _call(replace(request, create=create)) | asked.call
+    call = _call(request, create) | asked.call
     params = effective_params(create, model=create.model or DEFAULT_MODEL) | asked.params
     if params["instructions"] is None and place.header is not None and place.header.record.project is not None:
         params["instructions"] = await _project_instructions(app, owner, place.header.record.project)
@@ -486,12 +486,12 @@ def model_of(turn: TurnRecord) -> str:
     return turn.call.get("model") or turn.params["model"]
 
 
-def _call(request: TurnRequest) -> Json:
+def _call(request: TurnRequest, create: CreateResponse) -> Json:
     """Only what the caller really sent goes on to the model; defaults are the upstream's own."""
     extra = {name: getattr(request, name) for name in ("stop", "seed", "logit_bias", "prediction")}
-    threshold = min((each.compact_threshold or 0 for each in request.create.context_management or ()), default=0)
+    threshold = min((each.compact_threshold or 0 for each in create.context_management or ()), default=0)
     return {
-        "sent": sorted(sent_params(request.create) & {*_PASSED, "text", "tool_choice"}),
+        "sent": sorted(sent_params(create) & {*_PASSED, "text", "tool_choice"}),
         "extra": {name: value for name, value in extra.items() if value is not None},
         **({"compact_threshold": threshold} if threshold else {}),
         **({"is_legacy": True} if request.is_legacy else {}),

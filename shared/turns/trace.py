@@ -3,11 +3,11 @@
 Bounded, no content, no store operation of its own.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from shared.conversations.records import TurnRecord
-from shared.models.base import ModelRequest, Origin
+from shared.models.base import ModelRequest, Origin, changed
 from shared.models.deployment import steady_now
 from shared.telemetry import Tally
 from shared.wire.responses import priced_usage
@@ -42,7 +42,7 @@ class Trace:
         name = turn.id if turn.ttl is None else ""  # of a temporary turn no shadow is made, which would keep its words
         if self.origin.turn != name or self.origin.owner != owner:
             self.origin = Origin(owner=owner, thread=turn.group, turn=name, calls=self.origin.calls)
-        return replace(request, origin=self.origin, deadline=deadline)
+        return changed(request, origin=self.origin, deadline=deadline)
 
     def tool(self, name: str, began: float, *, failed: bool) -> None:
         """A tool that ran here, since `began`."""
