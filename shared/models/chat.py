@@ -352,6 +352,8 @@ class _Call:
         self.pieces: list[str] = []
 
 
+_AT_ONCE = 64
+"""Chunks looked at in one go."""
 _MOST_LIKENESSES = 4
 """Some servers put something new into every chunk (a number, a filler): looking for what is common is given up."""
 
@@ -362,11 +364,12 @@ class Likeness:
     Exact, not a guess: a payload with the same bytes around a valid JSON string is the same JSON but for that string.
     """
 
-    __slots__ = ("_after", "_before", "_shortest")
+    __slots__ = ("_after", "_before", "_seam", "_shortest")
 
     def __init__(self, before: bytes, after: bytes) -> None:
         self._before = before
         self._after = after
+        self._seam = after + b"\n" + before
         self._shortest = len(before) + len(after)
 
     @classmethod
@@ -384,8 +387,32 @@ class Likeness:
         is_text = probe["choices"][0]["delta"] == {"content": "~"}
         return cls(before, after) if is_text else None
 
-    def text_of(self, payload: bytes) -> bytes | None:
-        """The text of a payload like that, as JSON spells it; None: it is another kind, or the text has escapes."""
+    def texts_of(self, payloads: list[bytes]) -> list[bytes]:
+        """The texts of those payloads at the beginning that are like that, as JSON spells them."""
+        return self._texts_at_once(payloads) or self._texts_one_by_one(payloads)
+
+    def _texts_at_once(self, payloads: list[bytes]) -> list[bytes]:
+        """The texts, by looking at the whole; none where it is not as simple as that, be it by one escape."""
+        whole = b"\n".join(payloads)
+        if not whole.startswith(self._before) or whole.count(b"\n") != len(payloads) - 1:
+            return []
+        texts = whole[len(self._before) :].split(self._seam)
+        texts[-1], end, rest = texts[-1].partition(self._after)
+        said = b"".join(texts)
+        is_simple = end and (not rest or rest.startswith(b"\n"))
+        return texts if is_simple and not any(mark in said for mark in (b'"', b"\\", b"\n")) else []
+
+    def _texts_one_by_one(self, payloads: list[bytes]) -> list[bytes]:
+        texts: list[bytes] = []
+        for payload in payloads:
+            text = self._text_of(payload)
+            if text is None:
+                break
+            texts.append(text)
+        return texts
+
+    def _text_of(self, payload: bytes) -> bytes | None:
+        """The text of a payload like that; None: it is another kind, or the text has escapes."""
         if len(payload) < self._shortest or not payload.startswith(self._before) or not payload.endswith(self._after):
             return None
         text = payload[len(self._before) : len(payload) - len(self._after)]
@@ -416,19 +443,15 @@ class ChatReader:
         return self._reason is not None
 
     def feed(self, payloads: list[bytes]) -> None:
-        likeness, texts = self._likeness, list[bytes]()
-        for payload in payloads:
-            text = likeness.text_of(payload) if likeness is not None else None
-            if text is not None:
-                texts.append(text)
-                continue
+        place = 0
+        while place < len(payloads):
+            likeness = self._likeness
+            texts = likeness.texts_of(payloads[place : place + _AT_ONCE]) if likeness is not None else []
             if texts:
                 self._say(texts)
-                texts.clear()
-            self._chunk(payload)
-            likeness = self._likeness
-        if texts:
-            self._say(texts)
+            else:
+                self._chunk(payloads[place])
+            place += len(texts) or 1
 
     def _say(self, texts: list[bytes]) -> None:
         """What chunks said that are like one before, in JSON's spelling."""

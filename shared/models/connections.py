@@ -371,6 +371,9 @@ class _Connection(asyncio.Protocol):
         self.key = key
         self._pool = pool
         self._transport: asyncio.Transport | None = None
+        self._pieces: list[bytes] = []
+        """Of the present answer's body, as parsed and not yet given to it."""
+        self.on_body = self._pieces.append  # servers send each token as a chunk of its own
         self._parser: Any = httptools.HttpResponseParser(self)
         self._answer: Answer | None = None
         self._head: dict[str, str] = {}
@@ -437,11 +440,13 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
+            self._give()
             self.end(Broken(f"It does not speak HTTP: {exc}"))
             return
         if not answer.status and self._head_bytes > LONGEST_HEAD:
             self.end(Broken("The head of the answer is too long."))
             return
+        self._give()
         answer.wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -459,7 +464,14 @@ class _Connection(asyncio.Protocol):
         self._transport = None
         self._pool.forget(self)
 
-    # the parser's side
+    def _give(self) -> None:
+        """The answer gets what was parsed of its body."""
+        if self._pieces:
+            if self._answer is not None:
+                self._answer.take(b"".join(self._pieces))
+            self._pieces.clear()
+
+    # the parser's side; `on_body` is set above
 
     def on_message_begin(self) -> None:
         if self._answer is None:
@@ -477,11 +489,8 @@ class _Connection(asyncio.Protocol):
             self._answer.headers = self._head
             self._answer.status = status
 
-    def on_body(self, body: bytes) -> None:
-        if self._answer is not None:
-            self._answer.take(body)
-
     def on_message_complete(self) -> None:
+        self._give()
         answer = self._answer
         if answer is None or not answer.has_begun:
             self._head = {}  # 1xx: the answer itself follows

@@ -4,6 +4,8 @@ from typing import Any, ClassVar
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 from pydantic import TypeAdapter
 
@@ -514,6 +516,27 @@ class TestLikeChunks:
             reader.finish()
 
             assert text_in(reader.gathering.take()) == "".join(self.WORDS) * 2
+
+    @settings(deadline=None)
+    @given(words=st.lists(st.text(max_size=8) | st.just("plain "), max_size=150), size=st.integers(1, 150))
+    def test_any_words_are_the_same_in_reads_of_any_size(self, words: list[str], size: int) -> None:
+        payloads = [orjson.dumps(delta(content=word)) for word in ("a", *words)] + [orjson.dumps(delta(reason="stop"))]
+        reader = ChatReader()
+        for start in range(0, len(payloads), size):
+            reader.feed(payloads[start : start + size])
+        reader.finish()
+
+        assert text_in(reader.gathering.take()) == "a" + "".join(words)
+
+    def test_two_chunks_on_two_lines_of_one_event_are_no_chunk(self) -> None:
+        reader = ChatReader()
+        reader.feed([orjson.dumps(delta(content=word)) for word in ("x", "y")])
+        one = orjson.dumps(delta(content="z"))
+
+        with pytest.raises(orjson.JSONDecodeError):
+            reader.feed([one, one + b"\n" + one])
+
+        assert text_in(reader.gathering.take()) == "xyz"
 
     def test_what_is_new_in_every_chunk_is_no_likeness(self) -> None:
         chunks = [chunk | {"n": number} for number, chunk in enumerate(self.chunks())]
