@@ -352,8 +352,8 @@ class _Call:
         self.pieces: list[str] = []
 
 
-_AT_ONCE = 64
-"""Chunks looked at in one go."""
+_AT_ONCE = 32
+"""Chunks that are looked at together; those behind an escape are looked at again."""
 _MOST_LIKENESSES = 4
 """Some servers put something new into every chunk (a number, a filler): looking for what is common is given up."""
 
@@ -364,12 +364,11 @@ class Likeness:
     Exact, not a guess: a payload with the same bytes around a valid JSON string is the same JSON but for that string.
     """
 
-    __slots__ = ("_after", "_before", "_seam", "_shortest")
+    __slots__ = ("_after", "_before", "_shortest")
 
     def __init__(self, before: bytes, after: bytes) -> None:
         self._before = before
         self._after = after
-        self._seam = after + b"\n" + before
         self._shortest = len(before) + len(after)
 
     @classmethod
@@ -388,35 +387,21 @@ class Likeness:
         return cls(before, after) if is_text else None
 
     def texts_of(self, payloads: list[bytes]) -> list[bytes]:
-        """The texts of those payloads at the beginning that are like that, as JSON spells them."""
-        return self._texts_at_once(payloads) or self._texts_one_by_one(payloads)
-
-    def _texts_at_once(self, payloads: list[bytes]) -> list[bytes]:
-        """The texts, by looking at the whole; none where it is not as simple as that, be it by one escape."""
-        whole = b"\n".join(payloads)
-        if not whole.startswith(self._before) or whole.count(b"\n") != len(payloads) - 1:
-            return []
-        texts = whole[len(self._before) :].split(self._seam)
-        texts[-1], end, rest = texts[-1].partition(self._after)
-        said = b"".join(texts)
-        is_simple = end and (not rest or rest.startswith(b"\n"))
-        return texts if is_simple and not any(mark in said for mark in (b'"', b"\\", b"\n")) else []
-
-    def _texts_one_by_one(self, payloads: list[bytes]) -> list[bytes]:
+        """The texts, as JSON spells them, of those payloads at the beginning that are like that and have no escapes."""
+        before, after, shortest = self._before, self._after, self._shortest
+        start, end = len(before), -len(after)
         texts: list[bytes] = []
         for payload in payloads:
-            text = self._text_of(payload)
-            if text is None:
+            if len(payload) < shortest or not payload.startswith(before) or not payload.endswith(after):
                 break
-            texts.append(text)
-        return texts
+            texts.append(payload[start:end])
+        if _is_plain(b"".join(texts)):
+            return texts
+        return texts[: next(place for place, text in enumerate(texts) if not _is_plain(text))]
 
-    def _text_of(self, payload: bytes) -> bytes | None:
-        """The text of a payload like that; None: it is another kind, or the text has escapes."""
-        if len(payload) < self._shortest or not payload.startswith(self._before) or not payload.endswith(self._after):
-            return None
-        text = payload[len(self._before) : len(payload) - len(self._after)]
-        return None if b"\\" in text or b'"' in text else text
+
+def _is_plain(text: bytes) -> bool:
+    return b"\\" not in text and b'"' not in text
 
 
 class ChatReader:
