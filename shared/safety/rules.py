@@ -19,6 +19,9 @@ LONGEST_HELD = 12_000
 DATA_LENGTH = 40
 """An unbroken run of so many characters in an address may be data."""
 QUERY_LENGTH = 160
+PATH_LENGTH = 400
+
+_WORD = re.compile(r"[A-Za-z]?[a-z0-9]{0,23}")
 
 _ALONE = r"(?<![A-Za-z0-9_-])"
 _SECRETS = {
@@ -215,18 +218,25 @@ class Rules:
 
 
 def carries_data(url: str) -> bool:
-    """Whether an address holds more than an address needs: a long query, or a long unbroken run of characters."""
+    """Whether an address holds more than an address needs: a long query or path, or a long run of characters that are
+    no words with hyphens between them."""
     try:
         parts = urlsplit(url)
     except ValueError:
         return True
-    if len(parts.query) + len(parts.fragment) > QUERY_LENGTH or "@" in parts.netloc:
+    if len(parts.query) + len(parts.fragment) > QUERY_LENGTH or len(parts.path) > PATH_LENGTH or "@" in parts.netloc:
         return True
     pieces = re.split(r"[/&=?#;,.+]|%20", "/".join([parts.path, parts.query, parts.fragment]))
     labels = (parts.hostname or "").split(".")
-    return any(len(piece) >= DATA_LENGTH and "-" not in piece.strip("-") for piece in pieces) or any(
+    return any(len(piece) >= DATA_LENGTH and not _is_slug(piece) for piece in pieces) or any(
         len(label) >= DATA_LENGTH for label in labels
     )
+
+
+def _is_slug(piece: str) -> bool:
+    """Words of a title, or the groups of an id: short, and no capital in the middle."""
+    words = re.split("[-_]", piece)
+    return len(words) > 1 and all(_WORD.fullmatch(word) for word in words)
 
 
 def defanged(url: str) -> str:
