@@ -149,9 +149,7 @@ async def _ask(session: aiohttp.ClientSession, base: str) -> tuple[Json, float]:
 def _completed(answer: Json) -> list[str]:
     output: list[Json] = answer.get("output") or []
     return [
-        item["content"][0]["text"]
-        for item in output
-        if item["type"] == "message" and item["status"] == "completed"
+        item["content"][0]["text"] for item in output if item["type"] == "message" and item["status"] == "completed"
     ]
 
 
