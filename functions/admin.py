@@ -12,6 +12,7 @@ from functions._http import Request, Response
 from functions._operations import Operation
 from shared.errors import InvalidRequest, NotFound, PermissionDenied
 from shared.models.operator import delete_routes, find_routes, put_routes
+from shared.models.routes import BadRoutes
 from shared.settings import SettingsError
 from shared.telemetry.signals import TurnSignal, signals
 from shared.wire.answers.operation import Routes
@@ -44,7 +45,8 @@ async def replace_routes(request: Request, call: Call) -> Response:
         await put_routes(call.app.store, text, by=call.principal.owner, now=call.app.clock.now())
         await call.app.models.refresh()
     except SettingsError as error:
-        raise InvalidRequest(str(error), code="invalid_routes") from error
+        place = error.place if isinstance(error, BadRoutes) else None
+        raise InvalidRequest(str(error), param=place, code="invalid_routes") from error
     return json_response(await _routes(call))
 
 

@@ -147,11 +147,19 @@ class RoutesSchema(_Schema):
         return self
 
 
+class BadRoutes(SettingsError):
+    """Routes that cannot be used; `place` is where the first mistake is, as `models.companion.chain`."""
+
+    def __init__(self, message: str, place: str | None = None) -> None:
+        super().__init__(message)
+        self.place = place
+
+
 def parse_routes(text: str, *, source: str = "COMPANION_ROUTES") -> RoutesSchema:
     """Routes from JSON or YAML.
 
     Raises:
-        SettingsError: it cannot be used; the message names the source and the place in it.
+        BadRoutes: it cannot be used; the message names the source and the place in it.
     """
     try:
         data: Any = orjson.loads(text)
@@ -160,8 +168,14 @@ def parse_routes(text: str, *, source: str = "COMPANION_ROUTES") -> RoutesSchema
     try:
         return RoutesSchema.model_validate(data)
     except ValidationError as exc:
-        problems = [f"{'.'.join(str(part) for part in error['loc']) or 'it'}: {error['msg']}" for error in exc.errors()]
-        raise SettingsError(f"{source} cannot be used: {'; '.join(problems[:5])}") from None
+        places = [".".join(str(part) for part in error["loc"]) for error in exc.errors()]
+        problems = [_problem(place, error["msg"]) for place, error in zip(places, exc.errors(), strict=True)]
+        raise BadRoutes(f"{source} cannot be used: {'; '.join(problems[:5])}", places[0] or None) from None
+
+
+def _problem(place: str, message: str) -> str:
+    said = message.removeprefix("Value error, ").replace("a valid dictionary or instance of RoutesSchema", "an object")
+    return f"{place}: {said}" if place else said
 
 
 def _yaml(text: str, source: str) -> Any:
@@ -170,6 +184,6 @@ def _yaml(text: str, source: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as exc:
-        raise SettingsError(f"{source} is neither JSON nor YAML: {exc}") from None
+        raise BadRoutes(f"{source} is neither JSON nor YAML: {exc}") from None
     except RecursionError:
-        raise SettingsError(f"{source} is nested too deeply") from None
+        raise BadRoutes(f"{source} is nested too deeply") from None

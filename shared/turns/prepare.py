@@ -182,6 +182,7 @@ def context_parts(context: Context, call: ModelRequest, *, window: int) -> Json:
     history = [item for past in context.kept for item in model_items(past)]
     return {
         "window": window,
+        "budget": context.budget,
         "instructions": len(call.instructions or "") // CHARS_PER_TOKEN,
         "tools": estimate_tokens(call.tools),
         "summary": len(context.summary or "") // CHARS_PER_TOKEN,

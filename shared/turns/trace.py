@@ -84,6 +84,7 @@ def render_trace(turn: TurnRecord) -> Json:
         "response_id": turn.id,
         "status": turn.status,
         "model": turn.params.get("model"),
+        "route": turn.call.get("model") or turn.params.get("model"),
         "deployment": turn.deployment or None,
         "prompt_version": turn.prompt_version,
         "flags": turn.flags or {},

@@ -10,8 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
+from evals.report import terminal_table
+from evals.run import evaluate, read_dataset
+from evals.targets import Target
 from functions._edge import override_app
-from localhost.testing import LOCAL, app_on_runtime
+from localhost.testing import LOCAL, app_on_runtime, serving
 from shared.app import App
 from shared.bootstrap import build_app
 from shared.clock import SystemClock
@@ -62,7 +65,8 @@ async def test_a_trace_says_what_the_turn_did() -> None:
     assert (trace["status"], trace["deployment"], trace["attempt"]) == ("completed", "offline", 1)
     assert (call["deployment"], call["reason"], call["outcome"]) == ("offline", "primary", "ok")
     assert trace["context"]["history_turns"] == 1
-    assert trace["context"]["input"] > 0
+    assert 0 < trace["context"]["input"] < trace["context"]["budget"] < trace["context"]["window"]
+    assert (trace["model"], trace["route"], call["provider"]) == ("companion", "companion", "offline")
     timings = trace["timings"]
     assert 0 <= timings["prepare_ms"] <= timings["accept_ms"] <= timings["total_ms"]
     assert timings["first_token_ms"] >= 0
@@ -163,8 +167,8 @@ async def test_the_engineers_walk() -> None:
 
     async with companion() as (client, _):
 
-        async def put(model: Json) -> Json:
-            routes = {"deployments": {"old": old, "new": new}, "models": {"companion": model}}
+        async def put(model: Json, others: Json | None = None) -> Json:
+            routes = {"deployments": {"old": old, "new": new}, "models": {"companion": model, **(others or {})}}
             answer = await client.put("/v1/admin/routes", json=routes)
             assert answer.status_code == 200, answer.text
             return answer.json()
@@ -179,6 +183,11 @@ async def test_the_engineers_walk() -> None:
         await put({"chain": ["old"], "canary": {"deployment": "new", "percent": 5}})
         during = await deployments(120)
         figures = (await client.get("/v1/admin/routes")).json()["deployments"]
+        # its evaluation and cost beside the old one's
+        await put({"chain": ["old"]}, {"candidate": {"chain": ["new"]}})
+        async with app_on_runtime() as host, serving(host) as url:
+            targets = [Target.parse(f"{url}/v1/{name}") for name in ("companion", "candidate")]
+            runs = [await evaluate(read_dataset("basics"), target) for target in targets]
         # promote, then roll back
         await put({"chain": ["new", "old"]})
         promoted = await deployments(5)
@@ -190,6 +199,9 @@ async def test_the_engineers_walk() -> None:
     assert figures["new"]["calls"] == during.count("new")
     assert figures["new"]["first_token_ms"]["p50"] is not None
     assert figures["new"]["cost_per_call"] == pytest.approx(figures["old"]["cost_per_call"] / 2, rel=0.2)
+    assert [run.mean for run in runs] == [1.0, 1.0]
+    assert runs[1].usd == pytest.approx((runs[0].usd or 0) / 2)
+    assert "no difference shown" in terminal_table(runs)
     assert set(promoted) == {"new"}
     assert set(rolled_back) == {"old"}
 
@@ -229,7 +241,8 @@ async def test_routes_that_cannot_be_used_are_refused_and_nothing_changes() -> N
         after = (await client.get("/v1/admin/routes")).json()
 
     assert refused.status_code == 400
-    assert refused.json()["error"]["code"] == "invalid_routes"
+    error = refused.json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_routes", "deployments")
     assert after["source"] == "settings"
 
 

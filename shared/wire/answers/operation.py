@@ -12,6 +12,8 @@ class TracedCall(TypedDict):
     deployment: str
     reason: str
     """`primary`, `fallback`, `canary`, `retry` or `spill`."""
+    provider: NotRequired[str]
+    """Who serves it: `openai`, `azure.ai.openai`, `compatible` or `offline`."""
     outcome: NotRequired[str]
     """`ok`, `failed`, or `left` when its caller did not wait for its end."""
     skipped: NotRequired[str]
@@ -53,6 +55,8 @@ class Trace(TypedDict):
     response_id: str
     status: str
     model: str | None
+    route: str | None
+    """The model whose route was taken: another than was asked for where a flag said so."""
     deployment: str | None
     prompt_version: str | None
     """Name, version and hash of the prompt it was asked with."""
@@ -67,6 +71,7 @@ class Trace(TypedDict):
     cost: float
     storage: TracedStorage
     context: dict[str, int]
+    """Tokens of each part, and the `budget` that history and input had in the `window`."""
     compaction: Compaction | None
     attempt: int
     notes: list[str]
