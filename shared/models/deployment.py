@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Literal, cast
@@ -297,6 +296,3 @@ def refusal(route: Route, request: ModelRequest, today: date) -> InvalidRequest:
         param="model",
         code="model_retired",
     )
-
-
-type Now = Callable[[], float]
