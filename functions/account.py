@@ -1,6 +1,7 @@
 """`/v1/me`: profile, use and limits, and the rights over one's data; `/v1/admin/usage` is the operator's view."""
 
 import re
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -95,7 +96,7 @@ async def list_usage(request: Request, call: Call) -> Response:
         if not places:
             raise InvalidRequest(f"Owner {after!r} used nothing in this month.", param="after", code="invalid_value")
         totals = totals[places[0] :]
-    data = [{"owner": owner, **total.model_dump()} for owner, total in totals[:limit]]
+    data = [{"owner": owner, **asdict(total)} for owner, total in totals[:limit]]
     return json_response({"object": "list", "month": id_[6:], "data": data, "has_more": len(totals) > limit})
 
 
@@ -227,7 +228,7 @@ def _usage(call: Call, record: UsageRecord, now: float) -> Json:
 
 
 def _spent(spent: Spent) -> Json:
-    return spent.model_dump()
+    return asdict(spent)
 
 
 def _month(request: Request, now: float) -> str:

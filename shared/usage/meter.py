@@ -1,5 +1,6 @@
 """Reserve before, settle after. Pure arithmetic on the month's record; the batch that writes it is the turn's own."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from shared.errors import RateLimited
@@ -54,7 +55,7 @@ def settle(record: UsageRecord, turn: str, *, model: str, spent: Spent, now: flo
     reserved = record.reserved.get(turn)
     used = spent.input_tokens + spent.output_tokens
     level = max(0.0, record.rate.tokens + used - (reserved.tokens if reserved else 0))
-    rate = record.rate.model_copy(update={"tokens": level})
+    rate = replace(record.rate, tokens=level)
     day = day_of(now)
     models = dict(record.days.get(day, {}))
     models[model] = models.get(model, Spent()).plus(spent)

@@ -1,17 +1,17 @@
 """What is stored of usage: one record per owner and month."""
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from shared.conversations.records import Record
 from shared.storage.base import Document
 
 
-class Spent(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
     """Counted use: of a day, or of a model in a day."""
-
-    model_config = ConfigDict(frozen=True, defer_build=True)
 
     turns: int = 0
     input_tokens: int = 0
@@ -29,10 +29,9 @@ class Spent(BaseModel):
         )
 
 
-class Reservation(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
     """An upper estimate held for a turn that runs, so that parallel turns cannot overspend."""
-
-    model_config = ConfigDict(frozen=True, defer_build=True)
 
     tokens: int
     cost: float
@@ -40,10 +39,9 @@ class Reservation(BaseModel):
     """When a reservation that nobody settled is given back: its turn's process died."""
 
 
-class Rate(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
     """Use of the last minute, as levels that drain (usage/limits.py)."""
-
-    model_config = ConfigDict(frozen=True, defer_build=True)
 
     requests: float = 0.0
     tokens: float = 0.0
