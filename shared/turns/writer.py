@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from shared.eager import started
 from shared.errors import StorageUnavailable
 from shared.models.pacing import point_before
 from shared.turns.events import Batch
@@ -59,7 +60,9 @@ class Writer:
         Raises:
             Fenced: another host has the turn.
         """
-        flushing = asyncio.create_task(self._flush(outcome))
+        flushing = started(self._flush(outcome))
+        if flushing.done():
+            return flushing.result()
         try:
             return await asyncio.shield(flushing)
         except asyncio.CancelledError:
