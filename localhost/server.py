@@ -21,6 +21,11 @@ from localhost import host, queues, timers
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 HEADER_SECONDS = 30.0
 """How long a client may take to send the head of a request; the cloud's host has the same."""
+KEEP_ALIVE = 120
+"""Seconds an idle connection stays; longer than clients keep one in their pools, which must not find one closed."""
+ACCEPTORS = 16
+"""Connections taken by one pass of the event loop: libuv takes one for each handle, and while passes are long, or many
+come, the others would wait in front of the process, where nobody can refuse them."""
 STALL_SECONDS = 60.0
 """How long a client may leave what was sent to it unread or unacknowledged, before its connection is given up."""
 
@@ -101,6 +106,7 @@ def make_server(app: ASGIApp, *, drain: float, on_start: Callable[[], None]) -> 
         access_log=False,
         server_header=False,
         date_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, round(drain)),
     )
     return Server(config, on_start)
@@ -157,7 +163,7 @@ async def run(options: Options, announce: Announce) -> None:
             if source is not None:
                 queue_options = queues.QueueOptions.read(loaded.host_json)
                 background.append(group.create_task(queues.run_queues(loaded.runtime, source, queue_options)))
-            await server.serve([listener])
+            await server.serve([listener, *(listener.dup() for _ in range(ACCEPTORS - 1))])
             for task in background:
                 task.cancel()
     finally:
