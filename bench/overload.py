@@ -2,10 +2,11 @@
 
     python -m bench.overload            fifteen seconds each
     python -m bench.overload --full     a minute each
-    python -m bench.overload --cpu      the model answers at once: the processor is what is short
+    python -m bench.overload --cpu      as many places as by default: the processor is what is short
+    python -m bench.overload --instant  the same, and the model answers at once
 
-The host's capacity is set by COMPANION_CONCURRENCY and the time a turn takes, so that the load and the model, which
-share the other core, are no part of what is measured.
+What is short is the host's places (COMPANION_CONCURRENCY) or its core, so that the load and the model, which share the
+other core, are no part of what is measured.
 """
 
 import argparse
@@ -15,19 +16,22 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 
-from bench.servers import Server, pin
+from bench.servers import LOAD_CORE, SERVER_CORE, Server, pin
 from bench.unreliable import Unreliable, serving
 from shared.settings import Limits
 from tests.processes import free_port, running
 
 OWNERS = 40
 PLACES = 24
+WIDTHS = (24, 48, 96, 192)
+"""Turns at a time among which the processor's peak is looked for."""
 WORDS, PAUSE = 20, 0.03
 
 
@@ -43,29 +47,35 @@ class Tally:
     unsaid: int = 0
     """Refusals without Retry-After."""
     failed: int = 0
+    how: Counter[str] = field(default_factory=Counter[str])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.overload", description=__doc__)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--instant", action="store_true")
     options = parser.parse_args()
-    return asyncio.run(_run(60.0 if options.full else 15.0, is_cpu=options.cpu))
+    seconds = 60.0 if options.full else 15.0
+    pause = 0.0 if options.instant else PAUSE
+    return asyncio.run(_run(seconds, pause, None if options.cpu or options.instant else PLACES))
 
 
-async def _run(seconds: float, *, is_cpu: bool) -> int:
-    async with serving(Unreliable(words=WORDS, pause=0.0 if is_cpu else PAUSE)) as url:
+async def _run(seconds: float, pause: float, places: int | None) -> int:
+    async with serving(Unreliable(words=WORDS, pause=pause)) as url:
         with tempfile.TemporaryDirectory() as data:
             port = free_port()
-            env = _settings(url, 256 if is_cpu else PLACES)
+            env = _settings(url, places)
             command = [sys.executable, "-m", "localhost", "--port", str(port), "--data", data]
             server = running(command, ready=f"http://127.0.0.1:{port}/healthz", env=env)
+            pin(SERVER_CORE)  # inherited
             process = await asyncio.to_thread(server.__enter__)
-            pin(1)
+            pin(LOAD_CORE)
             try:
                 async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
                     load = Load(session, f"http://127.0.0.1:{port}/v1")
-                    rows = await _measure(load, Server("companion", port, process, Path(data)), seconds)
+                    companion = Server("companion", port, process, Path(data))
+                    rows = await _measure(load, companion, seconds, [places] if places else WIDTHS)
             finally:
                 await asyncio.to_thread(server.__exit__, None, None, None)
     print("\n| | measured | promised |\n|---|---|---|")
@@ -74,21 +84,23 @@ async def _run(seconds: float, *, is_cpu: bool) -> int:
     return 0 if all(is_kept for *_, is_kept in rows) else 1
 
 
-def _settings(url: str, places: int) -> dict[str, str]:
+def _settings(url: str, places: int | None) -> dict[str, str]:
     routes = {"deployments": {"only": {"endpoint": url, "model": "m"}}, "models": {"companion": {"chain": ["only"]}}}
     return {
         "COMPANION_ROUTES": json.dumps(routes),
         "COMPANION_TITLES": "off",
-        "COMPANION_CONCURRENCY": str(places),
+        **({"COMPANION_CONCURRENCY": str(places)} if places else {}),
         "COMPANION_PLANS": json.dumps({"default": {each.name: None for each in dataclasses.fields(Limits)}}),
         "COMPANION_API_KEYS": ",".join(f"key{number}=owner{number}" for number in range(OWNERS)),
     }
 
 
-async def _measure(load: "Load", server: Server, seconds: float) -> list[tuple[str, str, str, bool]]:
+async def _measure(
+    load: "Load", server: Server, seconds: float, widths: Sequence[int]
+) -> list[tuple[str, str, str, bool]]:
     await load.closed(4, 2.0)
-    peak = await load.closed(PLACES, seconds)
-    rate = peak.in_time / seconds
+    found = [(await load.closed(width, seconds)).in_time / seconds for width in widths]
+    rate = max(found)
     before = server.memory()
     over = await load.open(rate * 4, seconds, lambda number: number % OWNERS)
     memory = server.memory()
@@ -101,11 +113,11 @@ async def _measure(load: "Load", server: Server, seconds: float) -> list[tuple[s
     )
     slowest_refusal = _p99(over.refused)
     rows = [
-        (f"peak: {PLACES} at a time", f"{rate:.1f} turns/s", "", True),
+        (f"peak: {widths[found.index(rate)]} at a time", f"{rate:.1f} turns/s", "", True),
         ("offered", f"{rate * 4:.0f} turns/s for {seconds:.0f} s", "", True),
         ("goodput", f"{goodput:.1f} turns/s, {goodput / rate:.0%} of the peak", ">= 80 %", goodput >= 0.8 * rate),
         ("refused with 503", f"{len(over.refused)}", "", True),
-        ("failed otherwise", f"{over.failed}", "0", over.failed == 0),
+        ("failed otherwise", _failures(over), "0", over.failed == 0),
         ("refusals without Retry-After", f"{over.unsaid}", "0", over.unsaid == 0),
         ("p99 of a refusal", f"{slowest_refusal * 1000:.0f} ms", "< 100 ms", slowest_refusal < 0.1),
         ("p99 of an answer", f"{_p99(over.served):.2f} s", "", True),
@@ -169,8 +181,9 @@ class Load:
         try:
             async with self._session.post(f"{self._base}/responses", json=body, headers=headers) as answer:
                 said = await answer.json()
-        except aiohttp.ClientError:
+        except aiohttp.ClientError as error:
             tally.failed += 1
+            tally.how[repr(error)[:80]] += 1
             return
         took = time.monotonic() - began
         if answer.status == 200 and said["status"] == "completed":
@@ -181,6 +194,11 @@ class Load:
             tally.unsaid += "retry-after" not in answer.headers
         else:
             tally.failed += 1
+            tally.how[f"{answer.status} {str(said)[:80]}"] += 1
+
+
+def _failures(tally: Tally) -> str:
+    return ", ".join([f"{tally.failed}", *(f"{count} x {how}" for how, count in tally.how.most_common(3))])
 
 
 def _p99(values: list[float]) -> float:
