@@ -20,29 +20,24 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args, overload
 import orjson
 
 from functions._errors import RequestTimeout, error_response, new_request_id
+from functions._guard import ANSWERED
+from functions._headers import complete
 from functions._http import Request, Response
+from functions._shed import forget, remember
 from shared.errors import InvalidRequest, PayloadTooLarge, PermissionDenied
 from shared.principal import Principal
-from shared.settings import HttpSettings, Settings
+from shared.settings import Settings
 from shared.telemetry.logs import bind
 
 if TYPE_CHECKING:
     from shared.app import App
+    from shared.models.gate import Ticket
 
 log = logging.getLogger("companion.http")
 
 ANYONE = Principal(owner="", scopes=frozenset())
 """The principal of public edges: owns nothing, may do nothing."""
 
-_SECURITY = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-frame-options", b"DENY"),
-]
-_HTTPS_ONLY = (b"strict-transport-security", b"max-age=31536000")
-"""Where the platform in front says that it was asked by HTTPS; browsers take it from nothing else."""
-_NO_PAGE = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-"""Of every answer that is no page: opened in a browser, it does nothing there."""
 BODY = "companion.body"
 """Where the scope keeps the JSON that was read."""
 _MAX_DEPTH = 100
@@ -53,11 +48,6 @@ GARBAGE = 10_000
 BODY_SECONDS = 60.0
 """How long a client may take to send a body."""
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
-_EXPOSED = (
-    b"x-request-id,retry-after,retry-after-ms,x-should-retry,openai-processing-ms,"
-    b"x-ratelimit-limit-requests,x-ratelimit-remaining-requests,x-ratelimit-reset-requests,"
-    b"x-ratelimit-limit-tokens,x-ratelimit-remaining-tokens,x-ratelimit-reset-tokens"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +58,8 @@ class Call:
     principal: Principal
     request_id: str
     """`req_…`, ours, never the client's; on the answer as `x-request-id`."""
+    ticket: "Ticket | None" = None
+    """Its place among the turns of this host, where the edge begins one."""
 
 
 PUBLIC: set[str] = set()
@@ -87,8 +79,8 @@ def edge(
     """Make a handler a function that the runtime can index: request id, principal, error body, headers.
 
     `public` edges ask nobody who they are and get `ANYONE` as principal. The others ask for a credential that may do
-    this: `scope`, or else `read` for a GET and `chat` for the rest. `is_shed` ones begin a turn: where the host has no
-    place for it they are refused before their body is read, so that refusals leave it time to answer.
+    this: `scope`, or else `read` for a GET and `chat` for the rest. `is_shed` ones begin a turn: they wait for a place,
+    or are refused, before their body is read, so that refusals leave the host time to answer.
     """
     if handler is None:
         return partial(_function, public=public, scope=scope, is_shed=is_shed)
@@ -97,38 +89,30 @@ def edge(
 
 def _function(handler: Handler, *, public: bool, scope: str | None, is_shed: bool) -> Function:
     async def run(req: Request) -> Response:
+        if ANSWERED in req.scope:
+            return Response()
         began = time.perf_counter()
         request_id = new_request_id()
         bind(request_id=request_id)
-        cors: list[tuple[bytes, bytes]] = []
+        app, ticket = None, None
         try:
             app = current_app()
-            cors = cors_headers(app.settings.http, req)
             principal = ANYONE if public else await _authenticate(app, req)
             if not public:
                 _require(principal, scope or ("read" if req.method in _READING else "chat"))
             if is_shed:
-                app.models.gate.check(principal.owner)
-            response = await handler(req, Call(app, principal, request_id))
+                remember(req.scope, app, principal.owner)
+                ticket = await app.models.gate.enter(principal.owner)
+            response = await handler(req, Call(app, principal, request_id, ticket))
             response.raw_headers.append((b"x-request-id", request_id.encode()))
         except Exception as exc:
             response = error_response(exc, request_id, body=req.scope.get(BODY))
+        finally:
+            if ticket is not None and not ticket.is_held:
+                ticket.leave()
         req.scope.pop(BODY, None)
-        elapsed = int((time.perf_counter() - began) * 1000)
-        response.raw_headers += [
-            (b"openai-version", b"2020-10-01"),
-            (b"openai-processing-ms", b"%d" % elapsed),
-            *_SECURITY,
-            *cors,
-        ]
-        given = {name for name, _ in response.raw_headers}
-        if b"cache-control" not in given:
-            response.raw_headers.append((b"cache-control", b"no-store"))
-        if b"content-security-policy" not in given:
-            response.raw_headers.append(_NO_PAGE)
-        if req.headers.get("x-forwarded-proto") == "https":
-            response.raw_headers.append(_HTTPS_ONLY)
-        return response
+        settings = app.settings.http if app is not None else None
+        return complete(response, req.headers, settings, seconds=time.perf_counter() - began)
 
     if public:
         PUBLIC.add(handler.__name__)
@@ -143,20 +127,6 @@ def _function(handler: Handler, *, public: bool, scope: str | None, is_shed: boo
 def _require(principal: Principal, scope: str) -> None:
     if not principal.may(scope):
         raise PermissionDenied(f"This credential lacks the scope {scope!r}.", code="insufficient_scope")
-
-
-def cors_headers(settings: HttpSettings, request: Request) -> list[tuple[bytes, bytes]]:
-    """For a page of an origin on the allow-list; credentials are never sent along by the browser itself."""
-    if not settings.cors_origins:
-        return []
-    headers = [(b"vary", b"origin")]
-    origin = request.headers.get("origin")
-    if origin in settings.cors_origins:
-        headers += [
-            (b"access-control-allow-origin", origin.encode()),
-            (b"access-control-expose-headers", _EXPOSED),
-        ]
-    return headers
 
 
 async def _authenticate(app: "App", request: Request) -> Principal:
@@ -196,16 +166,19 @@ def override_app(app: "App") -> Generator["App"]:
     """For tests: this app instead, until the block ends. It is not closed."""
     global _app  # noqa: PLW0603
     before, _app = _app, app
+    forget()
     try:
         yield app
     finally:
         _app = before
+        forget()
 
 
 async def close_app() -> None:
     """Let go of what the app holds, if there is one; the next call would build another."""
     global _app
     app, _app = _app, None
+    forget()
     if app is not None:
         await app.close()
 

@@ -1,24 +1,31 @@
 """What stands before either web extension's catch-all, and closes what they leave open.
 
 The host sends each request twice: over HTTP, and as an invocation; an id joins both in the runtime's coordinator.
-The guard answers 400 when that id cannot join anything, renders what escapes the catch-all in the error envelope,
-and takes the coordinator's entry away when the response is done (the runtime never does).
+The guard answers 400 when that id cannot join anything and 503 where the host is full, renders what escapes the
+catch-all in the error envelope, and takes the coordinator's entry away when the response is done (the runtime never
+does).
 """
 
 import asyncio
 import re
 import sys
 from collections.abc import Callable, MutableMapping
+from functools import partial
 from typing import Any
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from functions._errors import error_response, new_request_id
+from functions._shed import refusal
 from shared.errors import InvalidRequest
 
 HEADER = b"x-ms-invocation-id"
 UNCLAIMED = 60.0
 """Seconds after which a request that no invocation has asked for is answered; a forged id would wait forever."""
+
+ANSWERED = "companion.answered"
+"""In the scope of a request that was refused before its invocation came; called where none will come."""
 
 _PLAUSIBLE = re.compile(rb"[0-9A-Fa-f-]{32,36}")
 
@@ -39,6 +46,8 @@ class Guard:
     def __init__(self, app: ASGIApp, entries: Entries) -> None:
         self._app = app
         self._entries = entries
+        self.answered: dict[str, float] = {}
+        """By invocation id, oldest first: when to stop waiting for the invocation of a request that was refused."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,8 +55,13 @@ class Guard:
             return
         id_ = self._invocation_id(scope)
         if id_ is None:
-            refusal = InvalidRequest(f"The {HEADER.decode()} header must be set once, by the Functions host.")
-            await error_response(refusal, new_request_id())(scope, receive, send)
+            wrong = InvalidRequest(f"The {HEADER.decode()} header must be set once, by the Functions host.")
+            await error_response(wrong, new_request_id())(scope, receive, send)
+            return
+        full = refusal(scope)
+        if full is not None:
+            self._need_no_invocation(scope, id_)
+            await full(scope, receive, send)
             return
         expiry = asyncio.get_running_loop().call_later(UNCLAIMED, self._expire, id_)
         try:
@@ -88,10 +102,33 @@ class Guard:
         """The server gave up waiting, the handler has not: its answer must find an entry, and take it away."""
         entry = self._entries.get(id_)
         if entry is not None and not entry.http_response_available_event.is_set():
-            self._entries[id_] = _Abandoned(entry, self._entries, id_)
+            self._entries[id_] = _Unread(entry.http_request, entry.http_request_available_event, self._let_go, id_)
+
+    def _need_no_invocation(self, scope: Scope, id_: str) -> None:
+        """Its invocation, which may be here, or come, or not, finds a request that was answered, and ends."""
+        entry = self._entries.get(id_)
+        is_here = asyncio.Event() if entry is None else entry.http_request_available_event
+        is_here.set()
+        scope[ANSWERED] = partial(self._let_go, id_)
+        self._entries[id_] = _Unread(Request({"type": "http", ANSWERED: True}), is_here, self._let_go, id_)
+        loop = asyncio.get_running_loop()
+        if not self.answered:
+            loop.call_later(UNCLAIMED, self._sweep)
+        self.answered[id_] = loop.time() + UNCLAIMED
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        for id_ in [id_ for id_, until in self.answered.items() if until <= loop.time()]:
+            self._let_go(id_)
+        if self.answered:
+            loop.call_at(next(iter(self.answered.values())), self._sweep)
+
+    def _let_go(self, id_: str) -> None:
+        self.answered.pop(id_, None)
+        self._entries.pop(id_, None)
 
     def _forget(self, id_: str) -> None:
-        if not isinstance(self._entries.get(id_), _Abandoned):
+        if not isinstance(self._entries.get(id_), _Unread):
             self._entries.pop(id_, None)
 
 
@@ -111,13 +148,13 @@ class _Progress:
         await self._send(message)
 
 
-class _Abandoned:
-    """Stands in for a coordinator entry nobody reads any more."""
+class _Unread:
+    """Stands in for a coordinator entry whose response nobody waits for."""
 
-    def __init__(self, entry: Any, entries: Entries, id_: str) -> None:
-        self.http_request = entry.http_request
-        self.http_request_available_event = entry.http_request_available_event
-        self._entries = entries
+    def __init__(self, request: object, is_available: asyncio.Event, let_go: Callable[[str], None], id_: str) -> None:
+        self.http_request = request
+        self.http_request_available_event = is_available
+        self._let_go = let_go
         self._id = id_
 
     @property
@@ -126,4 +163,4 @@ class _Abandoned:
 
     @http_response.setter
     def http_response(self, _: object) -> None:
-        self._entries.pop(self._id, None)
+        self._let_go(self._id)

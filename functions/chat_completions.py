@@ -64,7 +64,7 @@ async def create_chat_completion(request: Request, call: Call) -> Response:
     body = CreateChatCompletion.model_validate(await read_json(request, call.app.settings.http.max_body))
     refuse_unsupported(body)
     try:
-        live = await begin_turn(call.app, call.principal, _turn_request(request, body))
+        live = await begin_turn(call.app, call.principal, _turn_request(request, body), call.ticket)
     except AssistantError as error:
         raise in_chat_words(error) from None
     if body.stream:

@@ -49,7 +49,7 @@ async def create_response(request: Request, call: Call) -> Response:
     """Ask for an answer, at once, as a stream, or in the background."""
     create = await _read(request, call)
     refuse_unsupported(create)
-    live = await begin_turn(call.app, call.principal, TurnRequest(create=create, **sent_as(request)))
+    live = await begin_turn(call.app, call.principal, TurnRequest(create=create, **sent_as(request)), call.ticket)
     if create.stream:
         return _stream(call, follow_live(call.app, call.principal.owner, live), headers=live.headers)
     if create.background:

@@ -14,6 +14,7 @@ from uuid import uuid4
 from starlette.types import Receive, Scope, Send
 
 from functions._errors import error_response, new_request_id
+from functions._guard import ANSWERED
 from functions._routes import Template
 from localhost import protos
 from localhost.runtime import Function, InvocationFailed, Runtime
@@ -87,11 +88,18 @@ class Host:
         headers = [(name, value) for name, value in scope["headers"] if not name.startswith(b"x-ms-")]
         app = self.runtime.http_app
         assert app is not None, "an app with HTTP functions has an extension"
+        invocation = asyncio.get_running_loop().call_soon(self._start, function, params, id_, headers)
+        forwarded: Scope = {**scope, "headers": [*headers, (b"x-ms-invocation-id", id_.encode())]}
+        await app(forwarded, receive, send)
+        let_go = forwarded.get(ANSWERED)
+        if let_go is not None:  # refused at once: here, and only here, the invocation can be called back
+            invocation.cancel()
+            let_go()
+
+    def _start(self, function: Function, params: dict[str, str], id_: str, headers: list[tuple[bytes, bytes]]) -> None:
         task = asyncio.get_running_loop().create_task(self._invoke(function, params, id_, headers))
         self._invocations.add(task)  # outlives the response when the client leaves first
         task.add_done_callback(self._invocations.discard)
-        forwarded = {**scope, "headers": [*headers, (b"x-ms-invocation-id", id_.encode())]}
-        await app(forwarded, receive, send)
 
     async def _invoke(
         self, function: Function, params: dict[str, str], id_: str, headers: list[tuple[bytes, bytes]]

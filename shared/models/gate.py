@@ -4,9 +4,13 @@
     try: ...
     finally: ticket.leave()
 
-The limit follows what the host can really do: it falls while the event loop is late or deployments are too busy, and
-grows back while work is done in time. In the line the owner who holds fewest is next, and one that holds more
-than its part of the places leaves the last of them to others.
+Two things may be short, and each has its measure. Places: so many turns run at a time, and fewer while deployments are
+too busy or the event loop stays late. The processor: each pass of the event loop lets in `A_PASS` turns, no more. A
+loop that has time makes many passes and lets everybody in; one that has none takes on just what it finishes, so its
+passes stay short whatever comes, and who came first is served first instead of everybody late.
+
+In the line the owner who holds fewest is next, and one that holds more than its part of the places leaves the last of
+them to others.
 """
 
 import asyncio
@@ -21,6 +25,12 @@ MOST = 512
 LEAST = 16
 PATIENCE = 1.0
 """Seconds of expected waiting above which a newcomer is refused."""
+BURST = 1.0
+"""Seconds a line may be as long as there are places: so many at once are no overload yet."""
+A_PASS = 1
+"""Turns let in by one pass of the event loop: in the long run a pass costs as much as so many turns."""
+SAMPLE = 0.05
+"""How much one pass, or one turn, counts in the average of how long they take."""
 RESERVE_SHARE = 8
 """One place in so many is kept for owners who hold few."""
 BEAT = 0.05
@@ -82,6 +92,13 @@ class Gate:
         self._waiting = 0
         self._seconds = 1.0
         """How long a place is held, a moving average."""
+        self._passed = 0
+        """Let in by this pass of the loop."""
+        self._pass_began = 0.0
+        self._pass_seconds = 0.0
+        """How long a pass takes while there is a line, a moving average."""
+        self._formed = 0.0
+        """When the line was empty last."""
         self._changed = 0.0
         self._late = 0.0
         self._pulse: asyncio.Task[None] | None = None
@@ -96,10 +113,12 @@ class Gate:
         Raises:
             ModelUnavailable: the host has more to do than it can; at once, saying when to come back.
         """
-        if not self._waiting and self._may_hold(owner):
+        if self._is_open(owner):
             return self._admit(owner)
         self._refuse_excess(owner)
         place = asyncio.get_running_loop().create_future()
+        if not self._waiting:
+            self._formed = self._now()
         self._lines.setdefault(owner, deque()).append(place)
         self._waiting += 1
         self._let_in()  # others may wait for places that this owner, who holds few, may have
@@ -116,7 +135,7 @@ class Gate:
         Raises:
             ModelUnavailable: as `enter` says.
         """
-        if self._waiting or not self._may_hold(owner):
+        if not self._is_open(owner):
             self._refuse_excess(owner)
 
     def take(self, owner: str) -> Ticket:
@@ -130,9 +149,22 @@ class Gate:
     def _admit(self, owner: str) -> Ticket:
         self.in_flight += 1
         self._held[owner] += 1
+        self._passed += 1
+        if self._passed == 1:
+            self._pass_began = self._now()
+            asyncio.get_running_loop().call_soon(self._next_pass)
         if self._is_adaptive and (self._pulse is None or self._pulse.done()):
             self._pulse = asyncio.create_task(self._beat())
         return Ticket(self, owner, self._now())
+
+    def _next_pass(self) -> None:
+        self._passed = 0
+        if self._waiting:
+            self._pass_seconds += (self._now() - self._pass_began - self._pass_seconds) * SAMPLE
+            self._let_in()
+
+    def _is_open(self, owner: str) -> bool:
+        return not self._waiting and self._passed < A_PASS and self._may_hold(owner)
 
     def _may_hold(self, owner: str) -> bool:
         places = int(self.limit)
@@ -144,10 +176,14 @@ class Gate:
 
     def _refuse_excess(self, owner: str) -> None:
         rate = max(1.0, self.limit) / self._seconds
+        if self._pass_seconds:
+            rate = min(rate, A_PASS / self._pass_seconds)
         room = max(1.0, rate * self._patience)
-        line = self._lines.get(owner)
-        # An owner may fill half of the line; the rest of it is for the others.
-        if self._waiting < room and (line is None or len(line) < max(1.0, room / 2)):
+        if not self._waiting or self._now() - self._formed < BURST:
+            room = max(room, self.limit)
+        line, owners = len(self._lines.get(owner, ())), len(self._lines)
+        # Who has nobody in the line waits for one of each owner; who has, leaves room for an owner who comes later.
+        if owners < room if not line else self._waiting < room and line < room / (owners + 1):
             return
         self.refused += 1
         signals.measure(names.REFUSALS, 1)
@@ -159,12 +195,12 @@ class Gate:
         self._held[owner] -= 1
         if not self._held[owner]:
             del self._held[owner]
-        self._seconds += (max(0.01, self._now() - began) - self._seconds) * 0.05
+        self._seconds += (max(0.01, self._now() - began) - self._seconds) * SAMPLE
         self._let_in()
 
     def _let_in(self) -> None:
         """The owner who holds fewest is next; of several, the one whose turn was longest ago."""
-        while self._lines:
+        while self._lines and self._passed < A_PASS:
             owner = min(self._lines, key=self._held.__getitem__)
             if not self._may_hold(owner):
                 return

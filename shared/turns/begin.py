@@ -38,8 +38,10 @@ UNKEPT_SECONDS = 300.0
 _TRIES = 4
 
 
-async def begin_turn(app: App, caller: Principal, request: TurnRequest) -> LiveTurn:
+async def begin_turn(app: App, caller: Principal, request: TurnRequest, ticket: Ticket | None = None) -> LiveTurn:
     """Accept a turn and set it going; it runs to its end whatever becomes of the caller.
+
+    `ticket` is its place among the turns of this host; without one it waits for one here.
 
     Returns:
         The turn, accepted: follow it for a stream, or wait until it is finished. For a send that was accepted before,
@@ -52,7 +54,7 @@ async def begin_turn(app: App, caller: Principal, request: TurnRequest) -> LiveT
         Unprocessable: the idempotency key was used for another body.
     """
     own = f"resp_{derived_token(caller.owner, request.send_key)}" if request.send_key else None
-    ticket = await app.models.gate.enter(caller.owner)
+    ticket = ticket or await app.models.gate.enter(caller.owner)
     try:
         return await _begin(app, caller, request, own, ticket)
     finally:

@@ -1,6 +1,7 @@
 """What a host takes on. Time is virtual."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -133,3 +134,119 @@ def test_what_would_be_refused_is_known_before_anything_is_done_for_it() -> None
         return is_refused, gate.in_flight
 
     assert virtually(program) == (True, 0)
+
+
+# the processor is what is short
+
+
+class Core:
+    """One core: time is what the work on it takes, and it passes while somebody works or all wait for the next."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.longest_pass = 0.0
+        self.waits: dict[str, list[tuple[float, float | None]]] = defaultdict(list)
+        """Of each owner: when a turn was asked, and how long it waited; None: refused."""
+
+    async def work(self, steps: int = 10) -> None:
+        """A turn costs 10 ms, in ten passes of the loop: at most 100 a second."""
+        for _ in range(steps):
+            self.time += 0.001
+            await asyncio.sleep(0)
+
+    async def serve(self, seconds: float, rates: dict[str, float]) -> None:
+        """Turns of each owner at its rate, whatever comes back."""
+        gate = Gate(now=lambda: self.time, is_adaptive=False)
+        asked = dict.fromkeys(rates, 0)
+        turns: list[asyncio.Task[None]] = []
+        while self.time < seconds:
+            began = self.time
+            for owner, rate in rates.items():
+                while asked[owner] < self.time * rate:
+                    asked[owner] += 1
+                    turns.append(asyncio.create_task(self._turn(gate, owner)))
+            await asyncio.sleep(0)
+            if self.time == began:
+                self.time += 0.0005
+            elif self.time > 1:
+                self.longest_pass = max(self.longest_pass, self.time - began)
+        await asyncio.gather(*turns)
+
+    async def _turn(self, gate: Gate, owner: str) -> None:
+        began = self.time
+        try:
+            ticket = await gate.enter(owner)
+        except ModelUnavailable:
+            self.waits[owner].append((began, None))
+            return
+        self.waits[owner].append((began, self.time - began))
+        await self.work()
+        ticket.leave()
+
+
+def test_four_times_what_the_processor_can_do_leaves_its_passes_short_and_its_turns_at_their_peak() -> None:
+    core = Core()
+
+    virtually(lambda: core.serve(20, {f"o{number}": 10 for number in range(40)}))
+
+    served = [(began, wait) for each in core.waits.values() for began, wait in each if wait is not None]
+    assert len(served) >= 0.95 * 100 * 20
+    assert core.longest_pass <= 0.015
+    assert max(wait for began, wait in served if began > 6) <= 2.0
+
+
+def test_a_quiet_owner_is_let_in_at_once_where_a_noisy_one_takes_all_the_processor() -> None:
+    core = Core()
+
+    virtually(lambda: core.serve(10, {"quiet": 25, "noisy": 500}))
+
+    waits = [wait for _, wait in core.waits["quiet"]]
+    assert None not in waits
+    assert max(wait for wait in waits if wait is not None) <= 0.05
+
+
+def test_hundreds_that_one_owner_asks_at_once_are_no_overload() -> None:
+    core = Core()
+
+    virtually(lambda: core.serve(0.5, {"ada": 512}))
+
+    waits = [wait for _, wait in core.waits["ada"]]
+    assert len(waits) > 250
+    assert None not in waits
+
+
+def test_a_loop_that_has_time_lets_everybody_in_in_the_order_they_came() -> None:
+    async def program() -> tuple[list[int], float]:
+        gate, order = Gate(is_adaptive=False), list[int]()
+
+        async def turn(number: int) -> None:
+            await gate.enter("ada")
+            order.append(number)
+
+        await asyncio.gather(*(turn(number) for number in range(50)))
+        return order, asyncio.get_running_loop().time()
+
+    assert virtually(program) == (list(range(50)), 0.0)
+
+
+def test_several_noisy_owners_leave_room_in_the_line_for_one_who_comes_later() -> None:
+    async def program() -> list[int]:
+        gate = Gate(most=8, is_adaptive=False)
+        places = [gate.take("somebody") for _ in range(8)]
+        waiting = [asyncio.create_task(gate.enter(f"noisy{n % 3}")) for n in range(30)]
+        await asyncio.sleep(0)
+        newcomer = asyncio.create_task(gate.enter("late"))
+        await asyncio.sleep(0)
+        refused = [task for task in waiting if task.done()]
+        assert not newcomer.done()
+        for place in places:
+            place.leave()
+        (await newcomer).leave()
+        for task in {*waiting} - {*refused}:
+            (await task).leave()
+        await asyncio.gather(*refused, return_exceptions=True)
+        return [len(refused), gate.in_flight, gate.waiting]
+
+    refused, in_flight, waiting = virtually(program)
+    assert refused > 20
+    assert (in_flight, waiting) == (0, 0)

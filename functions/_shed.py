@@ -1,0 +1,80 @@
+"""Refusing a turn before anything is done for it: where the host is full, and the caller was here a moment ago.
+
+An edge that begins turns remembers who asked it with which credential. So the guard knows, of the next request like it,
+whose it is and that it would ask for a place; where the gate would refuse it, it is answered before the runtime hears
+of it. That costs a small part of what the way through runtime and edge costs, and four refusals for each turn must
+leave the turns their time. Nobody gains anything by it: whoever is not known goes the long way, and what is remembered
+can refuse, never admit.
+"""
+
+import hashlib
+import secrets
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import Scope
+
+from functions._errors import error_response, new_request_id
+from functions._headers import complete
+from shared.errors import ModelUnavailable
+
+if TYPE_CHECKING:
+    from shared.app import App
+
+SECONDS = 5.0
+"""How long a caller is remembered: a key may be revoked."""
+MOST = 4096
+
+_SALT = secrets.token_bytes(16)
+
+
+class _Caller(NamedTuple):
+    app: "App"
+    owner: str
+    until: float
+
+
+callers: dict[bytes, _Caller] = {}
+"""By digest of route and credential; the one seen last comes last."""
+
+
+def remember(scope: Scope, app: "App", owner: str) -> None:
+    """Of a request that a shedding edge takes: who makes it."""
+    digest = _digest(scope)
+    if digest is None:
+        return
+    callers.pop(digest, None)
+    callers[digest] = _Caller(app, owner, time.monotonic() + SECONDS)
+    if len(callers) > MOST:
+        del callers[next(iter(callers))]
+
+
+def forget() -> None:
+    callers.clear()
+
+
+def refusal(scope: Scope) -> Response | None:
+    """The answer to a request that its edge would refuse for want of a place; None: ask the edge."""
+    caller = callers.get(_digest(scope) or b"") if callers else None
+    if caller is None or caller.until < time.monotonic():
+        return None
+    try:
+        caller.app.models.gate.check(caller.owner)
+    except ModelUnavailable as full:
+        answer = error_response(full, new_request_id())
+        return complete(answer, Headers(scope=scope), caller.app.settings.http, seconds=0)
+    return None
+
+
+def _digest(scope: Scope) -> bytes | None:
+    """None: not by a bearer token, or not by one alone."""
+    given = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(given) != 1:
+        return None
+    scheme, _, token = given[0].partition(b" ")
+    if scheme.lower() != b"bearer" or not token.strip():
+        return None
+    asked = f"{scope['method']} {scope['path']} ".encode()
+    return hashlib.blake2b(asked + token, digest_size=16, key=_SALT).digest()

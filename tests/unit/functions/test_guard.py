@@ -1,0 +1,177 @@
+"""What the guard does with a request it refuses: answered whole, and its invocation ends whenever it comes."""
+
+import asyncio
+import uuid
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from azure_functions_runtime import http_v2  # pyright: ignore[reportMissingTypeStubs]
+from starlette.types import Message, Scope
+
+from functions import _guard, _shed
+from functions._edge import Call, edge
+from functions._guard import ANSWERED, Guard
+from functions._http import Request, Response
+from shared.models.gate import Gate
+from shared.settings import Settings
+
+coordinator: Any = cast(Any, http_v2).http_coordinator
+entries: dict[str, Any] = coordinator._context_references
+
+ORIGIN = "https://app.example"
+
+
+async def unreachable(*_: object) -> Any:
+    raise AssertionError("the runtime must not hear of it")
+
+
+def asked(id_: str, key: str = "a", path: str = "/v1/responses", **headers: str) -> Scope:
+    given = {"x-ms-invocation-id": id_, "authorization": f"Bearer {key}", **headers}
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in given.items()]
+    return {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": raw}
+
+
+async def full_app() -> Any:
+    """One whose gate refuses ada."""
+    gate = Gate(most=1, is_adaptive=False)
+    gate.take("somebody")
+    for owner in ("ada", "bob"):
+        asyncio.ensure_future(gate.enter(owner))  # noqa: RUF006 - waits until the test ends
+    await asyncio.sleep(0)
+    settings = Settings.read({"COMPANION_CORS_ORIGINS": ORIGIN})
+    return SimpleNamespace(models=SimpleNamespace(gate=gate), settings=settings)
+
+
+async def sent_by(guard: Guard, scope: Scope) -> tuple[int, dict[str, str], bytes]:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await guard(scope, unreachable, send)
+    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], headers, sent[1]["body"]
+
+
+@pytest.fixture
+async def guard() -> Any:
+    _shed.forget()
+    _shed.remember(asked("-"), await full_app(), "ada")
+    made = Guard(cast(Any, unreachable), entries)
+    yield made
+    _shed.forget()
+    for id_ in made.answered:
+        entries.pop(id_, None)
+
+
+@edge
+async def never(request: Request, call: Call) -> Response:
+    """The function behind; it must not run."""
+    raise AssertionError
+
+
+async def test_a_refusal_is_whole(guard: Guard) -> None:
+    status, headers, body = await sent_by(guard, asked(str(uuid.uuid4()), origin=ORIGIN, x_forwarded_proto="https"))
+
+    assert status == 503
+    assert b'"type":"server_error"' in body
+    assert headers["x-request-id"].startswith("req_")
+    assert int(headers["retry-after"]) >= 1
+    assert headers["access-control-allow-origin"] == ORIGIN
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+    assert "strict-transport-security" in headers
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_its_invocation_ends_at_once_and_leaves_nothing(guard: Guard, *, is_first: bool) -> None:
+    """As the runtime does it: wait for the request, run the function, hand over the response."""
+    id_ = str(uuid.uuid4())
+
+    async def invocation() -> int:
+        request = await coordinator.get_http_request_async(id_)
+        response = await never(request)
+        coordinator.set_http_response(id_, response)
+        return response.status_code
+
+    early = asyncio.create_task(invocation()) if is_first else None
+    await asyncio.sleep(0)
+    await sent_by(guard, asked(id_))
+    async with asyncio.timeout(1):
+        status = await (early or asyncio.create_task(invocation()))
+
+    assert status == 200
+    assert id_ not in entries
+    assert not guard.answered
+
+
+async def test_what_no_invocation_comes_for_is_let_go(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_guard, "UNCLAIMED", 0.05)  # a minute is too long for a test
+    ids = [str(uuid.uuid4()) for _ in range(3)]
+    for id_ in ids:
+        await sent_by(guard, asked(id_))
+        await asyncio.sleep(0.01)
+    assert all(id_ in entries for id_ in ids)
+
+    await asyncio.sleep(0.2)
+
+    assert not any(id_ in entries for id_ in ids)
+    assert not guard.answered
+
+
+async def test_who_knows_that_none_will_come_may_say_so(guard: Guard) -> None:
+    scope = asked(id_ := str(uuid.uuid4()))
+    await sent_by(guard, scope)
+
+    scope[ANSWERED]()
+
+    assert id_ not in entries
+
+
+async def test_an_id_that_was_refused_is_not_taken_twice(guard: Guard) -> None:
+    scope = asked(str(uuid.uuid4()))
+    statuses = [(await sent_by(guard, scope))[0] for _ in range(2)]
+    scope[ANSWERED]()
+
+    assert statuses == [503, 400]
+
+
+class TestWhoIsKnown:
+    async def test_only_the_same_credential_on_the_same_route(self, guard: Guard) -> None:
+        others: list[Scope] = [
+            asked("-", key="b"),
+            asked("-", path="/v1/other"),
+            {**asked("-"), "method": "GET"},
+            {**asked("-"), "headers": []},
+            {**asked("-"), "headers": [(b"authorization", b"Basic a")]},
+            {**asked("-"), "headers": [(b"authorization", b"Bearer a")] * 2},
+        ]
+
+        assert _shed.refusal(asked("-")) is not None
+        assert [_shed.refusal(each) for each in others] == [None] * len(others)
+
+    async def test_a_caller_is_forgotten_after_seconds(self, guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = _shed.time.monotonic()
+        monkeypatch.setattr(_shed, "time", SimpleNamespace(monotonic=lambda: now + _shed.SECONDS + 1))
+
+        assert _shed.refusal(asked("-")) is None
+
+    async def test_a_flood_of_callers_pushes_out_the_oldest(self, guard: Guard) -> None:
+        app = await full_app()
+        for number in range(_shed.MOST):
+            _shed.remember(asked("-", key=f"k{number}"), app, "ada")
+
+        assert len(_shed.callers) == _shed.MOST
+        assert _shed.refusal(asked("-")) is None
+
+    async def test_no_credential_is_kept_in_memory(self, guard: Guard) -> None:
+        _shed.remember(asked("-", key="secret-key"), await full_app(), "ada")
+
+        assert not any(b"secret-key" in digest for digest in _shed.callers)
+
+
+async def test_what_is_answered_needs_no_app() -> None:
+    response = await never(Request({"type": "http", ANSWERED: True}))
+
+    assert (response.status_code, response.body) == (200, b"")
