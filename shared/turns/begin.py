@@ -8,18 +8,20 @@ A send is exactly once: with an `Idempotency-Key` the turn's id derives from own
 and joins the first; without one, an equal body shortly after is known by its hash.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from shared.app import App
 from shared.errors import AssistantError, Conflict, Unprocessable
 from shared.ids import derived_token
+from shared.models.base import ModelRequest
 from shared.models.gate import Ticket
 from shared.principal import Principal
 from shared.settings import Limits
 from shared.storage.base import AlreadyExists
 from shared.telemetry import Tally, tallied
 from shared.turns.compaction import compact_first
+from shared.turns.context import Context
 from shared.turns.follow import relay
 from shared.turns.ledger import HeadMoved
 from shared.turns.live import LiveTurn
@@ -126,11 +128,15 @@ async def _accept(app: App, caller: Principal, plan: Plan, tally: Tally, ticket:
     plan.trace.accept_ms = plan.trace.elapsed()
     run.trace, run.ticket = plan.trace, ticket.hold()
     run.live.publish(opening(plan.turn))
-    if plan.context.needs_summary:
-        run.begin(lambda run: compact_first(run, plan.context, plan.request))
-    else:
-        run.begin(lambda run: run.loop(plan.request, primed))
+    run.begin(_answer(plan.context, plan.request, primed))
     return run.live
+
+
+def _answer(context: Context, asking: ModelRequest, primed: Primed | None) -> Callable[[Run], Awaitable[None]]:
+    """What the turn does; it holds on to no more of the plan than it uses."""
+    if context.needs_summary:
+        return lambda run: compact_first(run, context, asking)
+    return lambda run: run.loop(asking, primed)
 
 
 async def _enqueue(app: App, caller: Principal, plan: Plan) -> LiveTurn:

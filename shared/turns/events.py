@@ -1,5 +1,6 @@
 """Stream events as bytes: encoded once, then journalled, sent and replayed as they are."""
 
+import zlib
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -34,6 +35,11 @@ class Batch:
         return cls(events[0]["sequence_number"], events[-1]["sequence_number"], events=events)
 
     @property
+    def size(self) -> int:
+        """Bytes it holds; 0 while it holds objects."""
+        return len(self._data or b"")
+
+    @property
     def is_empty(self) -> bool:
         return self.last < self.first
 
@@ -61,6 +67,26 @@ class Batch:
             return Batch.of(self._events[after - self.first + 1 :])
         blocks = self.data.split(b"\n\n")[after - self.first + 1 :]
         return Batch(after + 1, self.last, data=b"\n\n".join(blocks))
+
+
+class Packed:
+    """Consecutive batches in a tenth of their space: what was shown long ago and is kept for who comes late."""
+
+    __slots__ = ("_bytes", "first", "last")
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.first = batches[0].first
+        self.last = batches[-1].last
+        packer = zlib.compressobj(1, wbits=_WINDOW, memLevel=3)  # small tables: making larger ones costs more than this
+        self._bytes = packer.compress(b"".join([batch.data for batch in batches])) + packer.flush()
+
+    def batch(self) -> Batch:
+        """All of them as one."""
+        return Batch(self.first, self.last, data=zlib.decompress(self._bytes, wbits=_WINDOW))
+
+
+_WINDOW = -12
+"""4 KB, without a header."""
 
 
 def encode(events: Iterable[Json]) -> bytes:

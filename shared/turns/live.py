@@ -9,15 +9,20 @@ from collections.abc import AsyncGenerator
 
 from shared.conversations.records import TurnRecord
 from shared.errors import AssistantError
-from shared.turns.events import Batch
+from shared.turns.events import Batch, Packed
+
+PACK_AT = 4096
+"""Bytes of batches that are kept as they are."""
 
 
 class LiveTurn:
     """One running turn: its batches so far, and a way to wait for more."""
 
     __slots__ = (
+        "_batches",
+        "_packed",
+        "_size",
         "_waiters",
-        "batches",
         "error",
         "headers",
         "is_cancelling",
@@ -32,7 +37,6 @@ class LiveTurn:
     def __init__(self, record: TurnRecord) -> None:
         self.record = record
         """As accepted; final once the turn is over."""
-        self.batches: list[Batch] = []
         self.readers = 0
         self.is_here = True
         """False: it runs, or ran, on another host, or waits for one; it is followed from the store."""
@@ -47,10 +51,19 @@ class LiveTurn:
         self.is_ending = False
         """Past the point where stopping the task would help: its end is being written."""
         self.task: asyncio.Task[None] | None = None
+        self._packed: list[Packed] = []
+        self._batches: list[Batch] = []
+        """The newest; those before them are packed."""
+        self._size = 0
         self._waiters: list[asyncio.Future[None]] = []
 
     def publish(self, batch: Batch) -> None:
-        self.batches.append(batch)
+        if self._size >= PACK_AT:  # those who follow have had these
+            self._packed.append(Packed(self._batches))
+            self._batches, self._size = [], 0
+        if not batch.is_empty:
+            self._batches.append(batch)
+            self._size += batch.size
         self._wake()
 
     def end(self, record: TurnRecord | None = None) -> None:
@@ -63,18 +76,25 @@ class LiveTurn:
         """Every batch behind a sequence number, as soon as it is there, until the turn is over."""
         self.readers += 1
         try:
-            index = 0
             while True:
-                while index < len(self.batches):
-                    batch = self.batches[index].behind(after)
-                    index += 1
-                    if batch is not None:
-                        yield batch
-                if self.is_over:
+                batch = self._next(after)
+                if batch is not None:
+                    after = batch.last
+                    yield batch
+                elif self.is_over:
                     return
-                await self._change()
+                else:
+                    await self._change()
         finally:
             self.readers -= 1
+
+    def _next(self, after: int) -> Batch | None:
+        """What follows a sequence number: a batch, or several that were packed; None: nothing yet."""
+        if self._packed and after < self._packed[-1].last:
+            return next(packed for packed in self._packed if packed.last > after).batch().behind(after)
+        if not self._batches or self._batches[-1].last <= after:
+            return None
+        return next(batch for batch in self._batches if batch.last > after).behind(after)
 
     async def finished(self) -> TurnRecord:
         """The record, once the turn is over."""
