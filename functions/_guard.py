@@ -65,7 +65,7 @@ class Guard:
             return
         expiry = asyncio.get_running_loop().call_later(UNCLAIMED, self._expire, id_)
         try:
-            await self._answer(scope, receive, send)
+            await self._answer(scope, receive, _Progress(send, expiry))
         except asyncio.CancelledError:
             self._abandon(id_)
             raise
@@ -82,8 +82,7 @@ class Guard:
         entry = self._entries.get(id_)
         return id_ if entry is None or not entry.http_request_available_event.is_set() else None
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        progress = _Progress(send)
+    async def _answer(self, scope: Scope, receive: Receive, progress: "_Progress") -> None:
         try:
             await self._app(scope, receive, progress.send)
         except Exception as exc:
@@ -91,7 +90,7 @@ class Guard:
                 return
             if progress.is_begun:
                 raise
-            await error_response(exc, new_request_id())(scope, receive, send)
+            await error_response(exc, new_request_id())(scope, receive, progress.send)
 
     def _expire(self, id_: str) -> None:
         entry = self._entries.get(id_)
@@ -133,17 +132,20 @@ class Guard:
 
 
 class _Progress:
-    """Knows how far the response has come."""
+    """Knows how far the response has come; once it has begun, its invocation is not waited for any more."""
 
-    __slots__ = ("_send", "is_begun", "is_done")
+    __slots__ = ("_expiry", "_send", "is_begun", "is_done")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, expiry: asyncio.TimerHandle) -> None:
         self._send = send
+        self._expiry = expiry
         self.is_begun = False
         self.is_done = False
 
     async def send(self, message: Message) -> None:
-        self.is_begun = True
+        if not self.is_begun:
+            self.is_begun = True
+            self._expiry.cancel()
         self.is_done = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._send(message)
 

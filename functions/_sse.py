@@ -84,6 +84,12 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await _Delivery(self, scope, send).run(receive)
 
+    def forget_headers(self) -> list[tuple[bytes, bytes]]:
+        """All of them, once: a stream is open for long, and what it is still asked for is its id."""
+        headers = self.raw_headers
+        self.raw_headers = [pair for pair in headers if pair[0] == b"x-request-id"]
+        return headers
+
     @property
     def request_id(self) -> str:
         return next((value.decode() for name, value in self.raw_headers if name == b"x-request-id"), "")
@@ -172,7 +178,7 @@ class _Delivery:
         try:
             if not self.is_started:
                 self.is_started = True
-                headers = self.response.raw_headers
+                headers = self.response.forget_headers()
                 await self.send({"type": "http.response.start", "status": 200, "headers": headers})
             await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
         finally:

@@ -16,12 +16,19 @@ CHATS = "chat"
 """The group of all stored chat completions of an owner; they are in order of time, not of depth."""
 
 
+_NAMES: frozenset[str] = frozenset()
+
+
 class Record(BaseModel):
     """A stored document: frozen, changed by copy. What the store itself reads of it: storage/base.py."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     id: str
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Nobody asks which fields were given: names of them all would weigh as much as the record."""
+        object.__setattr__(self, "__pydantic_fields_set__", _NAMES)
 
     def document(self) -> Json:
         """What the store writes: no field that is None."""
@@ -33,7 +40,7 @@ class Record(BaseModel):
             return super().model_copy(update=update, deep=True)
         copy = object.__new__(type(self))
         object.__setattr__(copy, "__dict__", {**self.__dict__, **(update or {})})
-        object.__setattr__(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__ | (update or {}).keys())
+        object.__setattr__(copy, "__pydantic_fields_set__", _NAMES)
         object.__setattr__(copy, "__pydantic_extra__", None)
         object.__setattr__(copy, "__pydantic_private__", None)
         return copy

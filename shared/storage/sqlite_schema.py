@@ -72,6 +72,8 @@ def open_reader(path: str) -> sqlite3.Connection:
     """A second connection, for reading only, to a file that `open_writer` has opened."""
     connection = _connect(path, READER_BUSY_SECONDS)
     connection.execute("PRAGMA query_only = ON")
+    # Every commit of the writer empties its cache: a large one would hold memory and nothing that is read again.
+    connection.execute("PRAGMA cache_size = -256")
     return connection
 
 
