@@ -128,6 +128,18 @@ async def together(target: Target, *, count: int, tokens: int, pace_ms: int = 0)
     return await asyncio.gather(*(one(place) for place in range(count)))
 
 
+async def spread(target: Target, *, count: int, times: int, tokens: int, pace_ms: int) -> list[Sample]:
+    """So many streams open all the time: one begins as another ends. Those that began while all were open."""
+    apart = tokens * pace_ms / 1000 / count
+
+    async def one(place: int) -> list[Sample]:
+        await asyncio.sleep(place * apart)
+        return [await ask(target, tokens=tokens, pace_ms=pace_ms) for _ in range(times)]
+
+    found = await asyncio.gather(*(one(place) for place in range(count)))
+    return [sample for samples in found for sample in samples[1:]]
+
+
 async def in_turn(
     target: Target, *, count: int, at_once: int, tokens: int, pace_ms: int = 0, stream: bool = False
 ) -> list[Sample]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 
-from bench.load import Sample, Target, ask, in_turn, together
+from bench.load import Sample, Target, ask, in_turn, spread, together
 from bench.servers import Server
 
 TOKENS = 200
@@ -75,6 +75,14 @@ async def first_token(subject: Subject, figures: Figures, count: int = 60) -> No
     firsts = [sample.first * 1000 for sample in samples if sample.is_whole]
     figures.add("first_ms@1", quantile(firsts, 0.5))
     figures.add("first_p99_ms@1", quantile(firsts, 0.99))
+
+
+async def first_among_many(subject: Subject, figures: Figures, count: int) -> None:
+    """The first token of a stream that begins while so many others are open."""
+    samples = await spread(subject.target, count=count, times=3, tokens=TOKENS, pace_ms=PACE_MS)
+    firsts = [sample.first * 1000 for sample in samples if sample.is_whole]
+    figures.add(f"first_among_ms@{count}", quantile(firsts, 0.5))
+    figures.add(f"first_among_p99_ms@{count}", quantile(firsts, 0.99))
 
 
 async def flat_out(subject: Subject, figures: Figures, count: int) -> None:
