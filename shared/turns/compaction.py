@@ -16,7 +16,7 @@ from shared.ids import item_id
 from shared.models.base import SUMMARY_INSTRUCTIONS, Finished, ModelRequest, TextDelta, Usage
 from shared.principal import Principal
 from shared.turns.context import Context, estimate_tokens, model_items, summary_item
-from shared.turns.prepare import TurnRequest, prepare
+from shared.turns.prepare import TurnRequest, model_of, prepare
 from shared.turns.run import Run, usage_body
 from shared.usage.service import reserved
 from shared.wire.responses import priced_usage
@@ -42,7 +42,7 @@ async def remember_summary(run: Run, context: Context) -> Context:
     """The context with everything older in its summary, which is then part of the turn's record."""
     app, turn = run.app, run.live.record
     older = await _further_back(app, run.owner, context)
-    model = await app.models.resolve(turn.params["model"])
+    model = await app.models.resolve(model_of(turn))
     window = (await app.models.route(model)).window
     items = [item for old in older for item in model_items(old)]
     limit = min(SUMMARY_TOKENS, context.summary_tokens)

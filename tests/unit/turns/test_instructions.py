@@ -183,6 +183,17 @@ class TestFlags:
         assert model_of(turn) == "candidate"
         assert (await context_of(app, CALLER.owner, turn)).input == turn.input
 
+    async def test_summaries_are_made_by_the_same_model(self, make_app: MakeApp, tmp_path: Path) -> None:
+        model = ScriptedModel([says("a"), says("b"), says("They talked."), says("c")])
+        flags = self.flags(tmp_path, self.chosen("model.companion", "candidate"))
+        app = make_app(model, COMPANION_CONTEXT_TOKENS="1000", **flags)
+        object.__setattr__(app, "models", Router.over(model, "companion", "candidate"))
+        id_ = await conversation(app)
+        for _ in range(3):
+            await ask(app, "many words " * 120, conversation=id_)
+
+        assert [request.model for request in model.requests] == ["candidate"] * 4
+
     @pytest.mark.parametrize(
         "flag", [("model.companion", "nobody"), ("prompt.companion", "99")], ids=["model", "version"]
     )
