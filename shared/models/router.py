@@ -485,7 +485,11 @@ class _Call:
         now = steady_now()
         free = [candidate for candidate in candidates if candidate[0].unavailable_for(now) <= 0]
         if free:
-            return min(free, key=lambda candidate: (candidate[0].name in asked, candidate[0].is_quiet(now)))
+            chosen = min(free, key=lambda candidate: (candidate[0].name in asked, candidate[0].is_quiet(now)))
+            if not self._tries and len(free) < len(candidates):
+                better = candidates[: candidates.index(chosen)]
+                self._skipped([candidate for candidate in better if candidate not in free], now)
+            return chosen
         wait = min(each.unavailable_for(now) for each, _ in candidates)
         if any(each.health.breaker.state == "closed" for each, _ in candidates):
             self._router.gate.is_too_busy()

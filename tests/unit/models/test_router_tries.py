@@ -127,6 +127,28 @@ class TestTries:
             ("b", "fallback", "ok"),
         ]
 
+    def test_the_trace_says_why_a_better_one_was_not_asked(self) -> None:
+        full = deployment("a", ScriptedModel([says("a")]), concurrency=1)
+        down = deployment("b", ScriptedModel([]))
+        asked = request()
+
+        async def program() -> str:
+            router = routed(full, down, deployment("c", ScriptedModel([says("c")])))
+            down.health.breaker.state, down.health.breaker._until = "open", 99.0  # pyright: ignore[reportPrivateUsage]
+            first = router.stream(request())
+            await anext(first)
+            text = await said(router, asked)
+            await first.aclose()
+            return text
+
+        assert virtually(program) == "c"
+        assert asked.origin
+        assert [(call["deployment"], call.get("skipped")) for call in asked.origin.calls] == [
+            ("a", "busy"),
+            ("b", "breaker_open"),
+            ("c", None),
+        ]
+
     def test_a_break_after_the_first_event_is_raised_and_never_spliced(self) -> None:
         model = ScriptedModel([[ItemStarted(0, "message"), TextDelta(0, "half"), DOWN]])
         seen: list[ModelEvent] = []
