@@ -99,7 +99,8 @@ async def _measure(
     load: "Load", server: Server, seconds: float, widths: Sequence[int]
 ) -> list[tuple[str, str, str, bool]]:
     await load.closed(4, 2.0)
-    found = [(await load.closed(width, seconds)).in_time / seconds for width in widths]
+    each = seconds / len(widths)
+    found = [(await load.closed(width, each)).in_time / each for width in widths]
     rate = max(found)
     before = server.memory()
     over = await load.open(rate * 4, seconds, lambda number: number % OWNERS)

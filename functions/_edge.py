@@ -23,7 +23,7 @@ from functions._errors import RequestTimeout, error_response, new_request_id
 from functions._guard import ANSWERED
 from functions._headers import complete
 from functions._http import Request, Response
-from functions._shed import forget, remember
+from functions._shed import CHECKED, forget, remember
 from shared.errors import InvalidRequest, PayloadTooLarge, PermissionDenied
 from shared.principal import Principal
 from shared.settings import Settings
@@ -102,7 +102,7 @@ def _function(handler: Handler, *, public: bool, scope: str | None, is_shed: boo
                 _require(principal, scope or ("read" if req.method in _READING else "chat"))
             if is_shed:
                 remember(req.scope, app, principal.owner)
-                ticket = await app.models.gate.enter(principal.owner)
+                ticket = await app.models.gate.enter(principal.owner, is_checked=CHECKED in req.scope)
             response = await handler(req, Call(app, principal, request_id, ticket))
             response.raw_headers.append((b"x-request-id", request_id.encode()))
         except Exception as exc:

@@ -27,6 +27,10 @@ UNCLAIMED = 60.0
 ANSWERED = "companion.answered"
 """In the scope of a request that was refused before its invocation came; called where none will come."""
 
+_REFUSED = Request({"type": "http", ANSWERED: True})
+"""What the invocation of a refused request gets for it."""
+_HERE = asyncio.Event()
+
 _PLAUSIBLE = re.compile(rb"[0-9A-Fa-f-]{32,36}")
 
 
@@ -101,15 +105,17 @@ class Guard:
         """The server gave up waiting, the handler has not: its answer must find an entry, and take it away."""
         entry = self._entries.get(id_)
         if entry is not None and not entry.http_response_available_event.is_set():
-            self._entries[id_] = _Unread(entry.http_request, entry.http_request_available_event, self._let_go, id_)
+            self._entries[id_] = _Unread(
+                entry.http_request, entry.http_request_available_event, partial(self._let_go, id_)
+            )
 
     def _need_no_invocation(self, scope: Scope, id_: str) -> None:
         """Its invocation, which may be here, or come, or not, finds a request that was answered, and ends."""
         entry = self._entries.get(id_)
-        is_here = asyncio.Event() if entry is None else entry.http_request_available_event
+        is_here = _HERE if entry is None else entry.http_request_available_event
         is_here.set()
-        scope[ANSWERED] = partial(self._let_go, id_)
-        self._entries[id_] = _Unread(Request({"type": "http", ANSWERED: True}), is_here, self._let_go, id_)
+        let_go = scope[ANSWERED] = partial(self._let_go, id_)
+        self._entries[id_] = _Unread(_REFUSED, is_here, let_go)
         loop = asyncio.get_running_loop()
         if not self.answered:
             loop.call_later(UNCLAIMED, self._sweep)
@@ -153,11 +159,10 @@ class _Progress:
 class _Unread:
     """Stands in for a coordinator entry whose response nobody waits for."""
 
-    def __init__(self, request: object, is_available: asyncio.Event, let_go: Callable[[str], None], id_: str) -> None:
+    def __init__(self, request: object, is_available: asyncio.Event, let_go: Callable[[], None]) -> None:
         self.http_request = request
         self.http_request_available_event = is_available
         self._let_go = let_go
-        self._id = id_
 
     @property
     def http_response(self) -> None:
@@ -165,4 +170,4 @@ class _Unread:
 
     @http_response.setter
     def http_response(self, _: object) -> None:
-        self._let_go(self._id)
+        self._let_go()

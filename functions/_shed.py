@@ -27,6 +27,9 @@ SECONDS = 5.0
 """How long a caller is remembered: a key may be revoked."""
 MOST = 4096
 
+CHECKED = "companion.checked"
+"""In the scope of a request that was not refused: it is not refused later, when that costs more and takes longer."""
+
 _SALT = secrets.token_bytes(16)
 
 
@@ -65,6 +68,7 @@ def refusal(scope: Scope) -> Response | None:
     except ModelUnavailable as full:
         answer = error_response(full, new_request_id())
         return complete(answer, Headers(scope=scope), caller.app.settings.http, seconds=0)
+    scope[CHECKED] = True
     return None
 
 

@@ -5,9 +5,10 @@
     finally: ticket.leave()
 
 Two things may be short, and each has its measure. Places: so many turns run at a time, and fewer while deployments are
-too busy or the event loop stays late. The processor: each pass of the event loop lets in `A_PASS` turns, no more. A
+too busy or the event loop stays late. The processor: for each turn it lets in, a pass of the event loop must go by. A
 loop that has time makes many passes and lets everybody in; one that has none takes on just what it finishes, so its
-passes stay short whatever comes, and who came first is served first instead of everybody late.
+passes stay short whatever comes, and who came first is served first instead of everybody late. A few are let in
+together and then as many passes waited for: what they write, they write in one transaction.
 
 In the line the owner who holds fewest is next, and one that holds more than its part of the places leaves the last of
 them to others.
@@ -27,8 +28,8 @@ PATIENCE = 1.0
 """Seconds of expected waiting above which a newcomer is refused."""
 BURST = 1.0
 """Seconds a line may be as long as there are places: so many at once are no overload yet."""
-A_PASS = 1
-"""Turns let in by one pass of the event loop: in the long run a pass costs as much as so many turns."""
+GROUP = 4
+"""Turns let in together."""
 SAMPLE = 0.05
 """How much one pass, or one turn, counts in the average of how long they take."""
 RESERVE_SHARE = 8
@@ -92,9 +93,11 @@ class Gate:
         self._waiting = 0
         self._seconds = 1.0
         """How long a place is held, a moving average."""
-        self._passed = 0
-        """Let in by this pass of the loop."""
-        self._pass_began = 0.0
+        self._group = 0
+        """Let in together just now."""
+        self._passes = 0
+        """How many have gone by since."""
+        self._group_began = 0.0
         self._pass_seconds = 0.0
         """How long a pass takes while there is a line, a moving average."""
         self._formed = 0.0
@@ -107,15 +110,16 @@ class Gate:
     def waiting(self) -> int:
         return self._waiting
 
-    async def enter(self, owner: str) -> Ticket:
-        """A place for one turn.
+    async def enter(self, owner: str, *, is_checked: bool = False) -> Ticket:
+        """A place for one turn; `is_checked`: there was room a moment ago, so there is now.
 
         Raises:
             ModelUnavailable: the host has more to do than it can; at once, saying when to come back.
         """
         if self._is_open(owner):
             return self._admit(owner)
-        self._refuse_excess(owner)
+        if not is_checked:
+            self._refuse_excess(owner)
         place = asyncio.get_running_loop().create_future()
         if not self._waiting:
             self._formed = self._now()
@@ -149,22 +153,29 @@ class Gate:
     def _admit(self, owner: str) -> Ticket:
         self.in_flight += 1
         self._held[owner] += 1
-        self._passed += 1
-        if self._passed == 1:
-            self._pass_began = self._now()
+        self._group += 1
+        if self._group == 1:
+            self._group_began = self._now()
             asyncio.get_running_loop().call_soon(self._next_pass)
         if self._is_adaptive and (self._pulse is None or self._pulse.done()):
             self._pulse = asyncio.create_task(self._beat())
         return Ticket(self, owner, self._now())
 
     def _next_pass(self) -> None:
-        self._passed = 0
+        self._passes += 1
+        if self._passes < self._group:
+            asyncio.get_running_loop().call_soon(self._next_pass)
+            return
         if self._waiting:
-            self._pass_seconds += (self._now() - self._pass_began - self._pass_seconds) * SAMPLE
-            self._let_in()
+            self._pass_seconds += ((self._now() - self._group_began) / self._passes - self._pass_seconds) * SAMPLE
+        self._group = self._passes = 0
+        self._let_in()
+
+    def _has_time(self) -> bool:
+        return not self._passes and self._group < GROUP
 
     def _is_open(self, owner: str) -> bool:
-        return not self._waiting and self._passed < A_PASS and self._may_hold(owner)
+        return not self._waiting and self._has_time() and self._may_hold(owner)
 
     def _may_hold(self, owner: str) -> bool:
         places = int(self.limit)
@@ -177,13 +188,13 @@ class Gate:
     def _refuse_excess(self, owner: str) -> None:
         rate = max(1.0, self.limit) / self._seconds
         if self._pass_seconds:
-            rate = min(rate, A_PASS / self._pass_seconds)
+            rate = min(rate, 1 / self._pass_seconds)
         room = max(1.0, rate * self._patience)
         if not self._waiting or self._now() - self._formed < BURST:
             room = max(room, self.limit)
         line, owners = len(self._lines.get(owner, ())), len(self._lines)
         # Who has nobody in the line waits for one of each owner; who has, leaves room for an owner who comes later.
-        if owners < room if not line else self._waiting < room and line < room / (owners + 1):
+        if owners < room if not line else line < room / (owners + 1) and self._waiting < 2 * room:
             return
         self.refused += 1
         signals.measure(names.REFUSALS, 1)
@@ -200,7 +211,7 @@ class Gate:
 
     def _let_in(self) -> None:
         """The owner who holds fewest is next; of several, the one whose turn was longest ago."""
-        while self._lines and self._passed < A_PASS:
+        while self._lines and self._has_time():
             owner = min(self._lines, key=self._held.__getitem__)
             if not self._may_hold(owner):
                 return
