@@ -101,8 +101,9 @@ def _function(handler: Handler, *, public: bool, scope: str | None, is_shed: boo
             if not public:
                 _require(principal, scope or ("read" if req.method in _READING else "chat"))
             if is_shed:
-                remember(req.scope, app, principal.owner)
-                ticket = await app.models.gate.enter(principal.owner, is_checked=CHECKED in req.scope)
+                gate = app.models.gate
+                remember(req.scope, partial(gate.check, principal.owner), app.settings.http)
+                ticket = await gate.enter(principal.owner, is_checked=CHECKED in req.scope)
             response = await handler(req, Call(app, principal, request_id, ticket))
             response.raw_headers.append((b"x-request-id", request_id.encode()))
         except Exception as exc:

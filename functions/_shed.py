@@ -10,7 +10,8 @@ can refuse, never admit.
 import hashlib
 import secrets
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -19,9 +20,7 @@ from starlette.types import Scope
 from functions._errors import error_response, new_request_id
 from functions._headers import complete
 from shared.errors import ModelUnavailable
-
-if TYPE_CHECKING:
-    from shared.app import App
+from shared.settings import HttpSettings
 
 SECONDS = 5.0
 """How long a caller is remembered: a key may be revoked."""
@@ -34,8 +33,9 @@ _SALT = secrets.token_bytes(16)
 
 
 class _Caller(NamedTuple):
-    app: "App"
-    owner: str
+    check: Callable[[], None]
+    """Raises what the gate would refuse this caller's turns with."""
+    settings: HttpSettings
     until: float
 
 
@@ -43,13 +43,13 @@ callers: dict[bytes, _Caller] = {}
 """By digest of route and credential; the one seen last comes last."""
 
 
-def remember(scope: Scope, app: "App", owner: str) -> None:
-    """Of a request that a shedding edge takes: who makes it."""
+def remember(scope: Scope, check: Callable[[], None], settings: HttpSettings) -> None:
+    """Of a request that a shedding edge takes: how to find out whether the next one like it will be refused."""
     digest = _digest(scope)
     if digest is None:
         return
     callers.pop(digest, None)
-    callers[digest] = _Caller(app, owner, time.monotonic() + SECONDS)
+    callers[digest] = _Caller(check, settings, time.monotonic() + SECONDS)
     if len(callers) > MOST:
         del callers[next(iter(callers))]
 
@@ -64,10 +64,10 @@ def refusal(scope: Scope) -> Response | None:
     if caller is None or caller.until < time.monotonic():
         return None
     try:
-        caller.app.models.gate.check(caller.owner)
+        caller.check()
     except ModelUnavailable as full:
         answer = error_response(full, new_request_id())
-        return complete(answer, Headers(scope=scope), caller.app.settings.http, seconds=0)
+        return complete(answer, Headers(scope=scope), caller.settings, seconds=0)
     scope[CHECKED] = True
     return None
 

@@ -32,14 +32,14 @@ def asked(id_: str, key: str = "a", path: str = "/v1/responses", **headers: str)
     return {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": raw}
 
 
-async def full_app() -> Any:
-    """One whose gate refuses ada."""
+async def remember(scope: Scope) -> None:
+    """As a caller whom the gate would refuse."""
     gate = Gate(most=1, is_adaptive=False)
     gate.take("somebody")
     asyncio.ensure_future(gate.enter("ada"))  # noqa: RUF006 - waits until the test ends
     await asyncio.sleep(0)
     settings = Settings.read({"COMPANION_CORS_ORIGINS": ORIGIN})
-    return SimpleNamespace(models=SimpleNamespace(gate=gate), settings=settings)
+    _shed.remember(scope, lambda: gate.check("ada"), settings.http)
 
 
 async def sent_by(guard: Guard, scope: Scope) -> tuple[int, dict[str, str], bytes]:
@@ -56,7 +56,7 @@ async def sent_by(guard: Guard, scope: Scope) -> tuple[int, dict[str, str], byte
 @pytest.fixture
 async def guard() -> Any:
     _shed.forget()
-    _shed.remember(asked("-"), await full_app(), "ada")
+    await remember(asked("-"))
     made = Guard(cast(Any, unreachable), entries)
     yield made
     _shed.forget()
@@ -157,15 +157,14 @@ class TestWhoIsKnown:
         assert _shed.refusal(asked("-")) is None
 
     async def test_a_flood_of_callers_pushes_out_the_oldest(self, guard: Guard) -> None:
-        app = await full_app()
         for number in range(_shed.MOST):
-            _shed.remember(asked("-", key=f"k{number}"), app, "ada")
+            _shed.remember(asked("-", key=f"k{number}"), lambda: None, Settings.read({}).http)
 
         assert len(_shed.callers) == _shed.MOST
         assert _shed.refusal(asked("-")) is None
 
     async def test_no_credential_is_kept_in_memory(self, guard: Guard) -> None:
-        _shed.remember(asked("-", key="secret-key"), await full_app(), "ada")
+        await remember(asked("-", key="secret-key"))
 
         assert not any(b"secret-key" in digest for digest in _shed.callers)
 
