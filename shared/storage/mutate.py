@@ -121,10 +121,12 @@ def _begin(line: _Line, write: Callable[[list[_Job]], Coroutine[Any, Any, None]]
     async def run() -> None:
         try:
             await write(group)
+        except BaseException as ending:  # the end of this process: who waits here ends as it would have by itself
+            for job in group:
+                _end(job, ending)
+            raise
         finally:
             line.writing = None
-            for job in group:
-                job.done.cancel()  # no effect on what is done: only an end of the process leaves any
             _begin(line, write)
 
     loop = asyncio.get_running_loop()
@@ -238,6 +240,8 @@ def _settle(group: list[_Job], etags: list[str], stored: dict[str, Stored]) -> N
             job.done.set_result((own, [stored[change.id] for change in job.changes]))
 
 
-def _end(job: _Job, failure: Exception) -> None:
-    if not job.done.done():
+def _end(job: _Job, failure: BaseException) -> None:
+    if isinstance(failure, asyncio.CancelledError):
+        job.done.cancel()
+    elif not job.done.done():
         job.done.set_exception(failure)
