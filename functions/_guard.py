@@ -65,7 +65,8 @@ class Guard:
         full = refusal(scope)
         if full is not None:
             self._need_no_invocation(scope, id_)
-            await full(scope, receive, send)
+            await send({"type": "http.response.start", "status": full.status, "headers": full.headers})
+            await send({"type": "http.response.body", "body": full.body})
             return
         expiry = asyncio.get_running_loop().call_later(UNCLAIMED, self._expire, id_)
         try:

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from starlette.datastructures import Headers
-from starlette.responses import Response
 from starlette.types import Scope
 
 from functions._errors import error_response, new_request_id
@@ -43,6 +42,18 @@ callers: dict[bytes, _Caller] = {}
 """By digest of route and credential; the one seen last comes last."""
 
 
+class Refusal(NamedTuple):
+    """An answer as it is sent."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+_answers: dict[tuple[float | None, str | None, bool], Refusal] = {}
+"""By what they depend on: when to come back, the page's origin, whether it was asked by HTTPS."""
+
+
 def remember(scope: Scope, check: Callable[[], None], settings: HttpSettings) -> None:
     """Of a request that a shedding edge takes: how to find out whether the next one like it will be refused."""
     digest = _digest(scope)
@@ -56,20 +67,42 @@ def remember(scope: Scope, check: Callable[[], None], settings: HttpSettings) ->
 
 def forget() -> None:
     callers.clear()
+    _answers.clear()
 
 
-def refusal(scope: Scope) -> Response | None:
+def refusal(scope: Scope) -> Refusal | None:
     """The answer to a request that its edge would refuse for want of a place; None: ask the edge."""
-    caller = callers.get(_digest(scope) or b"") if callers else None
+    caller = _caller(scope)
     if caller is None or caller.until < time.monotonic():
         return None
     try:
         caller.check()
     except ModelUnavailable as full:
-        answer = error_response(full, new_request_id())
-        return complete(answer, Headers(scope=scope), caller.settings, seconds=0)
+        return _answer(full, caller.settings, Headers(scope=scope))
     scope[CHECKED] = True
     return None
+
+
+def _answer(full: ModelUnavailable, settings: HttpSettings, asked: Headers) -> Refusal:
+    """Made once for all that are alike: they differ in their request id only."""
+    origin = asked.get("origin")
+    is_https = asked.get("x-forwarded-proto") == "https"
+    alike = (full.retry_after, origin if origin in settings.cors_origins else None, is_https)
+    made = _answers.get(alike)
+    if made is None:
+        if len(_answers) > MOST:
+            _answers.clear()
+        answer = complete(error_response(full, ""), asked, settings, seconds=0)
+        others = [(name, value) for name, value in answer.raw_headers if name != b"x-request-id"]
+        made = _answers[alike] = Refusal(answer.status_code, others, bytes(answer.body))
+    return made._replace(headers=[(b"x-request-id", new_request_id().encode()), *made.headers])
+
+
+def _caller(scope: Scope) -> _Caller | None:
+    if not callers:
+        return None
+    digest = _digest(scope)
+    return callers.get(digest) if digest is not None else None
 
 
 def _digest(scope: Scope) -> bytes | None:
