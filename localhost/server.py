@@ -106,6 +106,7 @@ def make_server(app: ASGIApp, *, drain: float, on_start: Callable[[], None]) -> 
         access_log=False,
         server_header=False,
         date_header=False,
+        proxy_headers=False,  # nobody asks for the peer's address
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, round(drain)),
     )

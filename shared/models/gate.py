@@ -5,10 +5,11 @@
     finally: ticket.leave()
 
 Two things may be short, and each has its measure. Places: so many turns run at a time, and fewer while deployments are
-too busy or the event loop stays late. The processor: for each turn it lets in, a pass of the event loop must go by. A
-loop that has time makes many passes and lets everybody in; one that has none takes on just what it finishes, so its
-passes stay short whatever comes, and who came first is served first instead of everybody late. A few are let in
-together and then as many passes waited for: what they write, they write in one transaction.
+too busy or the event loop stays late. The processor: for each turn it lets in, a pass of the event loop must go by,
+and some more while passes are long. A loop that has time makes many short passes and lets everybody in; one that has
+none takes on just what it finishes, so its passes stay short whatever comes, and who came first is served first instead
+of everybody late. A few are let in together and then as many passes waited for: what they write, they write in one
+transaction.
 
 In the line the owner who holds fewest is next, and one that holds more than its part of the places leaves the last of
 them to others.
@@ -30,8 +31,12 @@ BURST = 1.0
 """Seconds a line may be as long as there are places: so many at once are no overload yet."""
 GROUP = 4
 """Turns let in together."""
+SHORT = 0.002
+"""Seconds of a pass in which nobody waits long for the processor: after a longer one, one more is waited for."""
+MOST_PASSES = 4
+"""Waited for at most, for each turn let in: however long they are, the line moves."""
 SAMPLE = 0.05
-"""How much one pass, or one turn, counts in the average of how long they take."""
+"""How much one group, or one turn, counts in the average of how long they take."""
 RESERVE_SHARE = 8
 """One place in so many is kept for owners who hold few."""
 BEAT = 0.05
@@ -98,8 +103,9 @@ class Gate:
         self._passes = 0
         """How many have gone by since."""
         self._group_began = 0.0
-        self._pass_seconds = 0.0
-        """How long a pass takes while there is a line, a moving average."""
+        self._pass_began = 0.0
+        self._seconds_apart = 0.0
+        """Between two turns let in while there is a line, a moving average."""
         self._formed = 0.0
         """When the line was empty last."""
         self._changed = 0.0
@@ -155,19 +161,22 @@ class Gate:
         self._held[owner] += 1
         self._group += 1
         if self._group == 1:
-            self._group_began = self._now()
+            self._group_began = self._pass_began = self._now()
             asyncio.get_running_loop().call_soon(self._next_pass)
         if self._is_adaptive and (self._pulse is None or self._pulse.done()):
             self._pulse = asyncio.create_task(self._beat())
         return Ticket(self, owner, self._now())
 
     def _next_pass(self) -> None:
+        now = self._now()
+        is_long = now - self._pass_began > SHORT
+        self._pass_began = now
         self._passes += 1
-        if self._passes < self._group:
+        if self._passes < self._group * (MOST_PASSES if is_long else 1):
             asyncio.get_running_loop().call_soon(self._next_pass)
             return
         if self._waiting:
-            self._pass_seconds += ((self._now() - self._group_began) / self._passes - self._pass_seconds) * SAMPLE
+            self._seconds_apart += ((now - self._group_began) / self._group - self._seconds_apart) * SAMPLE
         self._group = self._passes = 0
         self._let_in()
 
@@ -187,8 +196,8 @@ class Gate:
 
     def _refuse_excess(self, owner: str) -> None:
         rate = max(1.0, self.limit) / self._seconds
-        if self._pass_seconds:
-            rate = min(rate, 1 / self._pass_seconds)
+        if self._seconds_apart:
+            rate = min(rate, 1 / self._seconds_apart)
         room = max(1.0, rate * self._patience)
         if not self._waiting or self._now() - self._formed < BURST:
             room = max(room, self.limit)
