@@ -6,7 +6,8 @@
     python -m bench.overload --instant  the same, and the model answers at once
 
 What is short is the host's places (COMPANION_CONCURRENCY) or its core, so that the load and the model, which share the
-other core, are no part of what is measured.
+other core, are no part of what is measured. The peak is looked for before and taken again after, since a machine that
+others use too is not as fast all the time.
 """
 
 import argparse
@@ -99,14 +100,18 @@ async def _measure(
     load: "Load", server: Server, seconds: float, widths: Sequence[int]
 ) -> list[tuple[str, str, str, bool]]:
     await load.closed(4, 2.0)
-    each = seconds / len(widths)
-    found = [(await load.closed(width, each)).in_time / each for width in widths]
-    rate = max(found)
+    each = seconds / len(widths) / 2
+    found = Counter[int]()
+    for width in [*widths, *reversed(widths)]:  # there and back: the best of single ones would be luck
+        found[width] += (await load.closed(width, each)).in_time
+    width, best = found.most_common(1)[0]
+    rate = best / each / 2
     before = server.memory()
     over = await load.open(rate * 4, seconds, lambda number: number % OWNERS)
     memory = server.memory()
     await asyncio.sleep(2)
-    goodput = over.in_time / seconds
+    after = (await load.closed(width, each * 2)).in_time / each / 2
+    peak, goodput = (rate + after) / 2, over.in_time / seconds
     share = rate / 4
     alone = await load.open(share, seconds, lambda number: 0)
     quiet, noisy = await asyncio.gather(
@@ -114,9 +119,9 @@ async def _measure(
     )
     slowest_refusal = _p99(over.refused)
     rows = [
-        (f"peak: {widths[found.index(rate)]} at a time", f"{rate:.1f} turns/s", "", True),
+        (f"peak: {width} at a time, before and after", f"{rate:.1f} and {after:.1f} turns/s", "", True),
         ("offered", f"{rate * 4:.0f} turns/s for {seconds:.0f} s", "", True),
-        ("goodput", f"{goodput:.1f} turns/s, {goodput / rate:.0%} of the peak", ">= 80 %", goodput >= 0.8 * rate),
+        ("goodput", f"{goodput:.1f} turns/s, {goodput / peak:.0%} of the peak", ">= 80 %", goodput >= 0.8 * peak),
         ("refused with 503", f"{len(over.refused)}", "", True),
         ("failed otherwise", _failures(over), "0", over.failed == 0),
         ("refusals without Retry-After", f"{over.unsaid}", "0", over.unsaid == 0),
