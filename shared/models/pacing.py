@@ -3,10 +3,14 @@
 A token that comes alone costs a wake-up of the process: a read, a callback, a task. So between two reads the socket
 rests, and what comes meanwhile gathers in the kernel: one wake-up for all of it. Rests end on a common grid, so that
 the streams of a host wake together, and their appends to the journal become one commit.
+
+A host with more streams than its processor can serve that often lets them rest longer, up to three intervals: words
+that come in larger pieces, but come, instead of later and later ones.
 """
 
 import asyncio
 import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -18,6 +22,14 @@ MUCH = 16 * 1024
 waiting."""
 GRID = 5
 """Wake-ups in an interval: streams share them."""
+MOST = 3.0
+"""Intervals that a rest is stretched to while the event loop is late."""
+LATE = 0.5
+"""Of the grid's step: how late, on average, a wake-up is while the processor is short."""
+_MEMORY = 0.2
+"""How much the last wake-up counts in that average."""
+_STRETCH, _RELAX = 1.1, 0.98
+"""What a wake-up changes: longer at once, shorter again within seconds."""
 _FIRST = 1 / 8
 """Of an interval: the first rest; each one is twice as long, up to the whole. A short answer hardly waits."""
 
@@ -36,14 +48,15 @@ class Pace:
         """After a read of so many bytes that said something: let the socket rest for a while."""
         if not self._interval or size > MUCH or not answer.pause():
             return
+        grid = _grid()
         try:
-            await _until(self._end())
+            await _until(grid, self._end(grid), self._interval / GRID)
         finally:
             answer.resume()
 
-    def _end(self) -> float:
+    def _end(self, grid: "_Grid") -> float:
         """The point of the grid that is nearest to when the rest should end."""
-        wanted = self._interval * self._share
+        wanted = self._interval * self._share * grid.stretch
         self._share = min(1.0, self._share * 2)
         step = self._interval / GRID
         return math.floor((asyncio.get_running_loop().time() + wanted) / step + 0.5) * step
@@ -55,24 +68,44 @@ def point_before(moment: float, interval: float) -> float:
     return math.floor(moment / step) * step
 
 
-_points: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[float, list[asyncio.Future[None]]]] = WeakKeyDictionary()
-"""Who rests until which point of the grid. They share a timer: timers of their own would not end in the same pass of
-the loop, and what they wake would not be written in the same commit."""
+@dataclass(slots=True)
+class _Grid:
+    """The rests of one event loop."""
+
+    points: dict[float, list[asyncio.Future[None]]] = field(default_factory=dict[float, list[asyncio.Future[None]]])
+    """Who rests until which point. They share a timer: timers of their own would not end in the same pass of the loop,
+    and what they wake would not be written in the same commit."""
+    stretch: float = 1.0
+    late: float = 0.0
+    """Seconds, a moving average."""
+
+    def look(self, late: float, step: float) -> None:
+        """At how late a wake-up was."""
+        self.late += (late - self.late) * _MEMORY
+        change = _STRETCH if self.late > step * LATE else _RELAX
+        self.stretch = min(MOST, max(1.0, self.stretch * change))
 
 
-async def _until(end: float) -> None:
+_grids: WeakKeyDictionary[asyncio.AbstractEventLoop, _Grid] = WeakKeyDictionary()
+
+
+def _grid() -> _Grid:
+    return _grids.setdefault(asyncio.get_running_loop(), _Grid())
+
+
+async def _until(grid: _Grid, end: float, step: float) -> None:
     loop = asyncio.get_running_loop()
-    points = _points.setdefault(loop, {})
-    resting = points.get(end)
+    resting = grid.points.get(end)
     if resting is None:
-        resting = points[end] = []
-        loop.call_at(end, _wake, points, end)
+        resting = grid.points[end] = []
+        loop.call_at(end, _wake, loop, grid, end, step)
     rest: asyncio.Future[None] = loop.create_future()
     resting.append(rest)
     await rest
 
 
-def _wake(points: dict[float, list[asyncio.Future[None]]], end: float) -> None:
-    for rest in points.pop(end):
+def _wake(loop: asyncio.AbstractEventLoop, grid: _Grid, end: float, step: float) -> None:
+    grid.look(loop.time() - end, step)
+    for rest in grid.points.pop(end):
         if not rest.done():  # its stream was given up
             rest.set_result(None)

@@ -44,6 +44,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jump.now
 
+    def work(self, seconds: float) -> None:
+        """The only core is busy: time goes by, and nothing else happens."""
+        self._jump.now += seconds
+
     def forgive(self) -> None:
         """Let cleaning up take its rounds."""
         self._jump.steps = 0
