@@ -189,10 +189,13 @@ class Ledger:
                     raise TurnTaken(turn.id) from gone
                 fixed, changes = parts()
             except _Unreserved:
-                account = await self._account()
-                if account is None:
-                    return None  # an earlier try settled it; with no record, nothing else would show that
-                self._move_to(account)
+                # What another turn of the owner has read may be older than this one's reservation.
+                self.usage.learn(await self.store.read(STATE, self.owner, turn.usage_id))
+                if turn.id not in self.usage.record(turn.usage_id).reserved:
+                    account = await self._account()
+                    if account is None:
+                        return None  # an earlier try settled it; with no record, nothing else would show that
+                    self._move_to(account)
                 fixed, changes = parts()
             except _ConversationGone:
                 del changes[1:]

@@ -11,7 +11,7 @@ from shared.conversations.service import list_items
 from shared.errors import Conflict, InvalidRequest, NotFound, Unprocessable
 from shared.models.base import Finished, ItemStarted, ModelEvent, ModelRequest, TextDelta, Usage
 from shared.models.scripted import ScriptedModel, calls, says
-from shared.storage.base import EVENTS, STATE, Delete, Upsert
+from shared.storage.base import EVENTS, STATE, Delete, Stored, Upsert
 from shared.tools.registry import ServerTool, ToolRegistry
 from shared.turns.cancel import cancel_turn, delete_turn
 from shared.turns.events import Batch, fold
@@ -46,6 +46,36 @@ async def test_numbers_grow_by_one_from_zero_to_the_terminal_event(make_app: Mak
 
     assert [event["sequence_number"] for event in seen] == list(range(len(seen)))
     assert seen[-1]["type"] == "response.completed"
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_a_turn_is_settled_though_another_one_read_the_usage_before_it(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, *, is_kept: bool
+) -> None:
+    app = make_app(ScriptedModel([[*says("a")[:2], 0.1, *says("b")[1:]]]))
+    id_, read, has_read, may_go_on = month_id(app.clock.now()), app.store.read, asyncio.Event(), asyncio.Event()
+
+    async def slow(container: str, partition: str, asked: str) -> Stored | None:
+        found = await read(container, partition, asked)
+        if asked == id_ and not has_read.is_set():
+            has_read.set()
+            await may_go_on.wait()
+        return found
+
+    monkeypatch.setattr(app.store, "read", slow)
+    late = asyncio.create_task(begin(app))
+    await has_read.wait()
+    live = await begin(app, "Hi", store=is_kept)
+    may_go_on.set()
+    with pytest.raises(InvalidRequest):
+        await late
+    await live.finished()
+
+    found = await read(STATE, CALLER.owner, id_)
+    assert found is not None
+    usage = UsageRecord.of(found.body)
+    assert not usage.reserved
+    assert sum(spent.turns for day in usage.days.values() for spent in day.values()) == 1
 
 
 async def test_resuming_gives_only_later_events(make_app: MakeApp) -> None:
