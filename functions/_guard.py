@@ -52,6 +52,7 @@ class Guard:
         self._entries = entries
         self.answered: dict[str, float] = {}
         """By invocation id, oldest first: when to stop waiting for the invocation of a request that was refused."""
+        self._sweeper: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -118,16 +119,16 @@ class Guard:
         let_go = scope[ANSWERED] = partial(self._let_go, id_)
         self._entries[id_] = _Unread(_REFUSED, is_here, let_go)
         loop = asyncio.get_running_loop()
-        if not self.answered:
-            loop.call_later(UNCLAIMED, self._sweep)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(UNCLAIMED, self._sweep)
         self.answered[id_] = loop.time() + UNCLAIMED
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         for id_ in [id_ for id_, until in self.answered.items() if until <= loop.time()]:
             self._let_go(id_)
-        if self.answered:
-            loop.call_at(next(iter(self.answered.values())), self._sweep)
+        oldest = next(iter(self.answered.values()), None)
+        self._sweeper = loop.call_at(oldest, self._sweep) if oldest is not None else None
 
     def _let_go(self, id_: str) -> None:
         self.answered.pop(id_, None)

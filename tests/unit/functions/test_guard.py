@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, cast, override
 
 import pytest
 from azure_functions_runtime import http_v2  # pyright: ignore[reportMissingTypeStubs]
@@ -126,6 +126,26 @@ async def test_who_knows_that_none_will_come_may_say_so(guard: Guard) -> None:
     scope[ANSWERED]()
 
     assert id_ not in entries
+
+
+async def test_many_that_are_let_go_at_once_leave_one_timer(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting(Guard):
+        sweeps = 0
+
+        @override
+        def _sweep(self) -> None:
+            self.sweeps += 1
+            super()._sweep()
+
+    monkeypatch.setattr(_guard, "UNCLAIMED", 0.05)
+    counting = Counting(cast(Any, unreachable), entries)
+    for _ in range(20):
+        scope = asked(str(uuid.uuid4()))
+        await sent_by(counting, scope)
+        scope[ANSWERED]()
+    await asyncio.sleep(0.2)
+
+    assert counting.sweeps == 1
 
 
 async def test_an_id_that_was_refused_is_not_taken_twice(guard: Guard) -> None:
