@@ -34,6 +34,8 @@ PLACES = 24
 WIDTHS = (24, 48, 96, 192)
 """Turns at a time among which the processor's peak is looked for."""
 WORDS, PAUSE = 20, 0.03
+SHARES = 10
+"""Owners who together fill the host: the quiet one asks for its share of the peak, the noisy one for twenty of them."""
 
 
 @dataclass(slots=True)
@@ -112,7 +114,7 @@ async def _measure(
     await asyncio.sleep(2)
     after = (await load.closed(width, each * 2)).in_time / each / 2
     peak, goodput = (rate + after) / 2, over.in_time / seconds
-    share = rate / 4
+    share = rate / SHARES
     alone = await load.open(share, seconds, lambda number: 0)
     quiet, noisy = await asyncio.gather(
         load.open(share, seconds, lambda number: 0), load.open(share * 20, seconds, lambda number: 1)

@@ -12,7 +12,7 @@ of everybody late. A few are let in together and then as many passes waited for:
 transaction.
 
 In the line the owner who holds fewest is next, and one that holds more than its part of the places leaves the last of
-them to others.
+them to others. Who holds little beside others who hold much waits for no pass: it is not who takes the time.
 """
 
 import asyncio
@@ -39,6 +39,10 @@ SAMPLE = 0.05
 """How much one group, or one turn, counts in the average of how long they take."""
 RESERVE_SHARE = 8
 """One place in so many is kept for owners who hold few."""
+MUCH = 4
+"""Turns that an owner holds, on average, from which one who holds less than half of that waits for no pass. Where each
+owner holds a few it is their number that fills the host.
+"""
 BEAT = 0.05
 """Seconds between two looks at how late the event loop is."""
 LATE = 0.25
@@ -184,7 +188,12 @@ class Gate:
         return not self._passes and self._group < GROUP
 
     def _is_open(self, owner: str) -> bool:
-        return not self._waiting and self._has_time() and self._may_hold(owner)
+        is_next = self._is_quiet(owner) or (not self._waiting and self._has_time())
+        return is_next and self._may_hold(owner)
+
+    def _is_quiet(self, owner: str) -> bool:
+        average = self.in_flight / max(1, len(self._held))
+        return average >= MUCH and self._held[owner] < average / 2 and owner not in self._lines
 
     def _may_hold(self, owner: str) -> bool:
         places = int(self.limit)

@@ -250,3 +250,30 @@ def test_several_noisy_owners_leave_room_in_the_line_for_one_who_comes_later() -
     refused, in_flight, waiting = virtually(program)
     assert refused > 20
     assert (in_flight, waiting) == (0, 0)
+
+
+def test_who_holds_little_beside_one_who_holds_much_waits_for_no_pass() -> None:
+    """Until it holds half of what they hold on average; the others wait for their passes."""
+
+    async def program() -> tuple[bool, int]:
+        gate = Gate(is_adaptive=False)
+        for _ in range(20):
+            gate.take("noisy")
+        noisy = asyncio.create_task(gate.enter("noisy"))
+        quiet = [asyncio.create_task(gate.enter("quiet")) for _ in range(12)]
+        await asyncio.sleep(0)
+        return noisy.done(), sum(each.done() for each in quiet)
+
+    assert virtually(program) == (False, 7)
+
+
+def test_where_each_of_many_owners_holds_little_all_wait_for_passes() -> None:
+    async def program() -> int:
+        gate = Gate(is_adaptive=False)
+        for number in range(60):
+            gate.take(f"o{number % 20}")
+        newcomers = [asyncio.create_task(gate.enter(f"new{number}")) for number in range(10)]
+        await asyncio.sleep(0)
+        return sum(each.done() for each in newcomers)
+
+    assert virtually(program) == 0
