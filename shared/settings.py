@@ -74,7 +74,11 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("COMPANION_ROUTES_REFRESH", "20", "Seconds between two looks for newer routes, in the file or the store."),
     Variable("COMPANION_CONCURRENCY", "512", "Turns that one host runs at a time, at most; more are refused with 503."),
     # turns
-    Variable("COMPANION_DELTA_INTERVAL", "0.1", "Seconds of deltas merged into one event, one append, one write."),
+    Variable(
+        "COMPANION_DELTA_INTERVAL",
+        "0.1",
+        "Seconds of deltas merged into one event, one append, one write; thrice while the processor is short.",
+    ),
     Variable("COMPANION_LEASE", "1.5", "Seconds without a sign of life after which a turn may be taken over."),
     Variable("COMPANION_CONTEXT_TURNS", "40", "Newest turns read as history; older ones live on in the summary."),
     Variable("COMPANION_CONTEXT_TOKENS", "96000", "Most tokens of history sent to the model."),
