@@ -71,6 +71,9 @@ class _Line:
         fixed, changed = set[str](), set[str]()
         while self.jobs and len(group) < LARGEST_GROUP:
             job = self.jobs[0]
+            if job.done.done():  # who asked for it has left, and is about to take it away
+                self.jobs.pop(0)
+                continue
             own, shared = job.ids(), {change.id for change in job.changes}
             if own & (fixed | changed) or shared & fixed:
                 break
@@ -113,12 +116,9 @@ async def mutate(
 
 
 def _begin(line: _Line, write: Callable[[list[_Job]], Coroutine[Any, Any, None]]) -> None:
-    """Write the next group, then what has come meanwhile."""
-    group = line.next_group()
-    if not group:
-        return
+    """Write the next group, then what has come meanwhile; groups that end without waiting, one after the other."""
 
-    async def run() -> None:
+    async def run(group: list[_Job]) -> None:
         try:
             await write(group)
         except BaseException as ending:  # the end of this process: who waits here ends as it would have by itself
@@ -126,13 +126,15 @@ def _begin(line: _Line, write: Callable[[list[_Job]], Coroutine[Any, Any, None]]
                 _end(job, ending)
             raise
         finally:
-            line.writing = None
-            _begin(line, write)
+            if line.writing is asyncio.current_task():
+                line.writing = None
+                _begin(line, write)
 
     loop = asyncio.get_running_loop()
-    task = asyncio.Task(run(), loop=loop, context=group[0].context, eager_start=True)
-    if not task.done():
-        line.writing = task
+    while line.writing is None and (group := line.next_group()):
+        task = asyncio.Task(run(group), loop=loop, context=group[0].context, eager_start=True)
+        if not task.done():
+            line.writing = task
 
 
 async def _write(store: Store, container: str, partition: str, line: _Line, group: list[_Job]) -> None:

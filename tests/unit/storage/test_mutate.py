@@ -153,6 +153,37 @@ async def test_who_leaves_the_line_is_not_written_and_nobody_waits_for_it(store:
     assert await count(store) == 2
 
 
+async def test_who_leaves_just_before_its_group_begins_is_not_written(
+    store: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [asyncio.create_task(mutate(store, STATE, "ada", [Create(record(id_))], [counted()])) for id_ in "abcd"]
+    batch = store.batch
+
+    async def then_one_leaves(container: str, partition: str, operations: Sequence[Operation]) -> list[str]:
+        etags = await batch(container, partition, operations)
+        tasks[2].cancel()
+        return etags
+
+    monkeypatch.setattr(store, "batch", then_one_leaves)
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [isinstance(each, tuple) for each in outcomes] == [True, True, False, True]
+    assert await count(store) == 3
+    assert await store.read(STATE, "ada", "c") is None
+
+
+async def test_however_many_are_refused_each_is_told(store: Watched) -> None:
+    def refuse(body: Document | None) -> Document:
+        raise Conflict("busy")
+
+    refused: tuple[list[Operation], Change] = ([Create(record("same"))], Change("count", refuse, is_known=True))
+    async with asyncio.timeout(10):
+        first, *outcomes = await many(store, [([], counted()), *[refused] * 1000])
+
+    assert isinstance(first, tuple)
+    assert [type(outcome) for outcome in outcomes] == [Conflict] * 1000
+
+
 async def test_records_that_only_one_may_write_in_a_batch_are_written_one_after_the_other(store: Watched) -> None:
     jobs: list[tuple[list[Operation], Change]] = [([Create(record("same"))], counted()) for _ in range(3)]
 
