@@ -6,6 +6,7 @@ events add up to, so that joined deltas = done text = text in the item = text in
 """
 
 from collections.abc import Callable
+from io import StringIO
 from typing import Any
 
 from shared.ids import item_id
@@ -45,13 +46,14 @@ class _Delta:
 class _Item:
     """An output item that is being built, and which part of it is open."""
 
-    __slots__ = ("body", "index", "part", "pieces")
+    __slots__ = ("body", "index", "part", "text")
 
     def __init__(self, index: int, body: Json) -> None:
         self.index = index
         self.body = body
         self.part: Json | None = None
-        self.pieces: list[str] = []
+        self.text = StringIO()
+        """Of what is open: one string, where a list of pieces would weigh ten times as much."""
 
 
 class Output:
@@ -89,9 +91,9 @@ class Output:
             parts: list[Json] = body.get("content") or body.get("summary") or []
             if parts:
                 item.part = parts[-1]
-                item.pieces.append(parts[-1]["refusal" if parts[-1]["type"] == "refusal" else "text"])
+                item.text.write(parts[-1]["refusal" if parts[-1]["type"] == "refusal" else "text"])
             else:
-                item.pieces.append(body.get("arguments") or body.get("input") or "")
+                item.text.write(body.get("arguments") or body.get("input") or "")
             output._open[-1 - index] = item
         return output
 
@@ -102,7 +104,7 @@ class Output:
             return None
         item = next(iter(self._open.values()))
         is_text = item.body["type"] == "message" and item.part is not None and item.part["type"] == "output_text"
-        return "".join(item.pieces) if is_text else None
+        return item.text.getvalue() if is_text else None
 
     @property
     def open_key(self) -> int:
@@ -200,7 +202,7 @@ class Output:
         part = item.part
         if part is None or part["type"] != "output_text":
             part = self._open_part(item, {"type": "output_text", "text": "", "annotations": [], "logprobs": []})
-        item.pieces.append(event.text)
+        item.text.write(event.text)
         delta = self._delta("response.output_text.delta", item)
         delta.pieces.append(event.text)
         if event.logprobs:
@@ -211,12 +213,12 @@ class Output:
         item = self._open[event.key]
         if item.part is None or item.part["type"] != "refusal":
             self._open_part(item, {"type": "refusal", "refusal": ""})
-        item.pieces.append(event.text)
+        item.text.write(event.text)
         self._delta("response.refusal.delta", item).pieces.append(event.text)
 
     def _arguments(self, event: ArgumentsDelta) -> None:
         item = self._open[event.key]
-        item.pieces.append(event.text)
+        item.text.write(event.text)
         self._delta(_ARGUMENT_DELTAS[item.body["type"]], item).pieces.append(event.text)
 
     def _summary(self, event: SummaryDelta) -> None:
@@ -235,7 +237,7 @@ class Output:
                     "part": dict(item.part),
                 }
             )
-        item.pieces.append(event.text)
+        item.text.write(event.text)
         self._delta("response.reasoning_summary_text.delta", item).pieces.append(event.text)
 
     def _reasoning(self, event: ReasoningDelta) -> None:
@@ -243,7 +245,7 @@ class Output:
         item.body.setdefault("content", [])
         if item.part is None or item.part["type"] != "reasoning_text":
             self._open_part(item, {"type": "reasoning_text", "text": ""})
-        item.pieces.append(event.text)
+        item.text.write(event.text)
         self._delta("response.reasoning_text.delta", item).pieces.append(event.text)
 
     def _annotation(self, event: AnnotationAdded) -> None:
@@ -300,8 +302,8 @@ class Output:
         part = item.part
         if part is None:
             return
-        text = "".join(item.pieces)
-        item.pieces.clear()
+        text = item.text.getvalue()
+        item.text = StringIO()
         where = self._where(item)
         match part["type"]:
             case "output_text":
@@ -329,7 +331,7 @@ class Output:
         self._close_part(item)
         match body["type"]:
             case "function_call":
-                body["arguments"] = "".join(item.pieces)
+                body["arguments"] = item.text.getvalue()
                 self._pending.append(
                     {
                         "type": "response.function_call_arguments.done",
@@ -340,7 +342,7 @@ class Output:
                     }
                 )
             case "custom_tool_call":
-                body["input"] = "".join(item.pieces)
+                body["input"] = item.text.getvalue()
                 self._pending.append(
                     {
                         "type": "response.custom_tool_call_input.done",
@@ -350,7 +352,7 @@ class Output:
                     }
                 )
             case "mcp_call":
-                body["arguments"] = "".join(item.pieces)
+                body["arguments"] = item.text.getvalue()
                 self._pending.append(
                     {
                         "type": "response.mcp_call_arguments.done",
@@ -371,7 +373,7 @@ class Output:
         """The items as they stand, open text included: what a torn or cancelled turn keeps."""
         items = [_snapshot(item) for item in self.items]
         for open_item in self._open.values():
-            _fill(items[open_item.index], "".join(open_item.pieces))
+            _fill(items[open_item.index], open_item.text.getvalue())
         return items
 
 
