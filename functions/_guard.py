@@ -69,15 +69,14 @@ class Guard:
             await send({"type": "http.response.start", "status": full.status, "headers": full.headers})
             await send({"type": "http.response.body", "body": full.body})
             return
-        expiry = asyncio.get_running_loop().call_later(UNCLAIMED, self._expire, id_)
+        progress = _Progress(self, id_, send)
         try:
-            await self._answer(scope, receive, _Progress(send, expiry))
+            await self._answer(scope, receive, progress)
         except asyncio.CancelledError:
             self._abandon(id_)
             raise
         finally:
-            expiry.cancel()
-            self._forget(id_)
+            progress.begin()
 
     def _invocation_id(self, scope: Scope) -> str | None:
         """The id of this request; None when there is none, or not one, or one that another request is using."""
@@ -98,7 +97,7 @@ class Guard:
                 raise
             await error_response(exc, new_request_id())(scope, receive, progress.send)
 
-    def _expire(self, id_: str) -> None:
+    def expire(self, id_: str) -> None:
         entry = self._entries.get(id_)
         if entry is not None and entry.http_request is not None:
             entry.http_response = InvalidRequest("No invocation came for this request.")
@@ -134,26 +133,35 @@ class Guard:
         self.answered.pop(id_, None)
         self._entries.pop(id_, None)
 
-    def _forget(self, id_: str) -> None:
+    def forget(self, id_: str) -> None:
         if not isinstance(self._entries.get(id_), _Unread):
             self._entries.pop(id_, None)
 
 
 class _Progress:
-    """Knows how far the response has come; once it has begun, its invocation is not waited for any more."""
+    """Knows how far the response has come; once it has begun, nothing of its invocation is kept."""
 
-    __slots__ = ("_expiry", "_send", "is_begun", "is_done")
+    __slots__ = ("_expiry", "_guard", "_id", "_send", "is_done")
 
-    def __init__(self, send: Send, expiry: asyncio.TimerHandle) -> None:
+    def __init__(self, guard: Guard, id_: str, send: Send) -> None:
+        self._guard = guard
+        self._id = id_
         self._send = send
-        self._expiry = expiry
-        self.is_begun = False
+        self._expiry: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(UNCLAIMED, guard.expire, id_)
         self.is_done = False
 
+    @property
+    def is_begun(self) -> bool:
+        return self._expiry is None
+
+    def begin(self) -> None:
+        expiry, self._expiry = self._expiry, None
+        if expiry is not None:
+            expiry.cancel()
+            self._guard.forget(self._id)
+
     async def send(self, message: Message) -> None:
-        if not self.is_begun:
-            self.is_begun = True
-            self._expiry.cancel()
+        self.begin()
         self.is_done = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._send(message)
 

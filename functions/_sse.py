@@ -7,6 +7,7 @@ there are: what an open stream costs is a budget.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
+from types import CoroutineType
 from typing import Any
 
 import orjson
@@ -81,8 +82,8 @@ class EventStream(Response):
             (name.lower().encode(), value.encode()) for name, value in (headers or {}).items()
         ]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _Delivery(self, scope, send).run(receive)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> CoroutineType[Any, Any, None]:
+        return _Delivery(self, scope, send).run(receive)
 
     def forget_headers(self) -> list[tuple[bytes, bytes]]:
         """All of them, once: a stream is open for long, and what it is still asked for is its id."""

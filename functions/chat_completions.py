@@ -77,7 +77,7 @@ async def create_chat_completion(request: Request, call: Call) -> Response:
         return sse_response(
             _frames(call, live, chunks),
             heartbeat=call.app.settings.http.heartbeat,
-            headers=live.headers,
+            headers=live.take_headers(),
             on_error=_error_frame,
         )
     record = await finished(call.app, call.principal.owner, live)

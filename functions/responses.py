@@ -51,7 +51,7 @@ async def create_response(request: Request, call: Call) -> Response:
     refuse_unsupported(create)
     live = await begin_turn(call.app, call.principal, TurnRequest(create=create, **sent_as(request)), call.ticket)
     if create.stream:
-        return _stream(call, follow_live(call.app, call.principal.owner, live), headers=live.headers)
+        return _stream(call, follow_live(call.app, call.principal.owner, live), headers=live.take_headers())
     if create.background:
         return json_response(render_response(live.record), headers=live.headers)
     record = await finished(call.app, call.principal.owner, live)

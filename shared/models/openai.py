@@ -88,7 +88,9 @@ class OpenAIModel:
                         response.expect_words_within(request.silence)
                     said = steady_now() if events or said else 0.0
                     if events and request.pace and not reader.is_over:
-                        await pace.rest(response, sum(map(len, payloads)))
+                        size = sum(map(len, payloads))
+                        payloads.clear()  # what was heard is not kept meanwhile
+                        await pace.rest(response, size)
         except AssistantError:
             if not reader.is_over:
                 raise

@@ -228,6 +228,7 @@ async def sse_data(answer: Answer) -> AsyncGenerator[list[bytes]]:
     try:
         while data := await answer.read_any():
             payloads = parser.feed(data)
+            del data  # not kept while its reader rests
             if b"[DONE]" in payloads:
                 is_done = True
                 yield payloads[: payloads.index(b"[DONE]")]

@@ -45,7 +45,7 @@ class LiveTurn:
         self.error: AssistantError | None = None
         """Why it failed, for the one who waits for a plain body."""
         self.headers: dict[str, str] = {}
-        """For the answer to the request that began it: what its caller may still use."""
+        """For the answer to the request that began it: what its caller may still use; see `take_headers`."""
         self.is_cancelling = False
         """Its owner asked for its end."""
         self.is_ending = False
@@ -56,6 +56,11 @@ class LiveTurn:
         """The newest; those before them are packed."""
         self._size = 0
         self._waiters: list[asyncio.Future[None]] = []
+
+    def take_headers(self) -> dict[str, str]:
+        """For an answer that begins now: a turn does not keep them while it runs."""
+        headers, self.headers = self.headers, {}
+        return headers
 
     def publish(self, batch: Batch) -> None:
         if self._size >= PACK_AT:  # those who follow have had these

@@ -43,14 +43,16 @@ class Primed:
 
     def __init__(self, stream: AsyncIterator[ModelEvent]) -> None:
         self._stream: AsyncIterator[ModelEvent] = stream
-        self._first: asyncio.Task[ModelEvent | None] = started(self._fetch())
+        self._first: asyncio.Task[ModelEvent | None] | None = started(self._fetch())
 
     async def _fetch(self) -> ModelEvent | None:
         return await anext(self._stream, None)
 
     async def events(self) -> AsyncGenerator[ModelEvent]:
         try:
+            assert self._first is not None, "events are asked for once"
             first = await self._first
+            self._first = None
             if first is not None:
                 yield first
                 async for event in self._stream:
@@ -60,11 +62,12 @@ class Primed:
 
     async def discard(self) -> None:
         """End the call, wherever it is."""
-        if not self._first.done():
-            self._first.cancel()
-            await asyncio.wait([self._first])
-        elif not self._first.cancelled():
-            self._first.exception()  # seen: nobody else will look
+        first, self._first = self._first, None
+        if first is not None and not first.done():
+            first.cancel()
+            await asyncio.wait([first])
+        elif first is not None and not first.cancelled():
+            first.exception()  # seen: nobody else will look
         aclose: Callable[[], Awaitable[None]] | None = getattr(self._stream, "aclose", None)
         if aclose is not None:
             await aclose()
