@@ -47,6 +47,8 @@ GARBAGE = 10_000
 """New objects after which the youngest are looked through; Python's own is 700 to 2,000."""
 BODY_SECONDS = 60.0
 """How long a client may take to send a body."""
+PLACE_SECONDS = 2.0
+"""How long a turn's place is kept for it while its body has yet to come: slow clients keep no places from others."""
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -104,6 +106,7 @@ def _function(handler: Handler, *, public: bool, scope: str | None, is_shed: boo
                 gate = app.models.gate
                 remember(req.scope, partial(gate.check, principal.owner), app.settings.http)
                 ticket = await gate.enter(principal.owner, is_checked=CHECKED in req.scope)
+                ticket.reserve(PLACE_SECONDS)
             response = await handler(req, Call(app, principal, request_id, ticket))
             response.raw_headers.append((b"x-request-id", request_id.encode()))
         except Exception as exc:

@@ -57,24 +57,40 @@ GROW = 1.1
 class Ticket:
     """A place; leaving twice is leaving once."""
 
-    __slots__ = ("_began", "_gate", "_is_left", "_owner", "is_held")
+    __slots__ = ("_began", "_gate", "_is_left", "_owner", "_timer", "is_held")
 
     def __init__(self, gate: "Gate", owner: str, began: float) -> None:
         self._gate = gate
         self._owner = owner
         self._began = began
         self._is_left = False
+        self._timer: asyncio.TimerHandle | None = None
         self.is_held = False
         """Somebody else gives it back: the turn that holds it."""
+
+    def reserve(self, seconds: float) -> None:
+        """Leave after so long, unless it is claimed before."""
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.leave)
+
+    def claim(self) -> bool:
+        """It is left by hand from here on; False: it was left already."""
+        self._stop()
+        return not self._is_left
 
     def hold(self) -> "Ticket":
         self.is_held = True
         return self
 
     def leave(self) -> None:
+        self._stop()
         if not self._is_left:
             self._is_left = True
             self._gate._leave(self._owner, self._began)  # pyright: ignore[reportPrivateUsage]
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class Gate:

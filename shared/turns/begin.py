@@ -43,7 +43,7 @@ _TRIES = 4
 async def begin_turn(app: App, caller: Principal, request: TurnRequest, ticket: Ticket | None = None) -> LiveTurn:
     """Accept a turn and set it going; it runs to its end whatever becomes of the caller.
 
-    `ticket` is its place among the turns of this host; without one it waits for one here.
+    `ticket` is its place among the turns of this host; without one, or where it was left, it waits for one here.
 
     Returns:
         The turn, accepted: follow it for a stream, or wait until it is finished. For a send that was accepted before,
@@ -56,7 +56,8 @@ async def begin_turn(app: App, caller: Principal, request: TurnRequest, ticket: 
         Unprocessable: the idempotency key was used for another body.
     """
     own = f"resp_{derived_token(caller.owner, request.send_key)}" if request.send_key else None
-    ticket = ticket or await app.models.gate.enter(caller.owner)
+    if ticket is None or not ticket.claim():
+        ticket = await app.models.gate.enter(caller.owner)
     try:
         return await _begin(app, caller, request, own, ticket)
     finally:

@@ -11,7 +11,7 @@ import pytest
 from azure_functions_runtime import http_v2  # pyright: ignore[reportMissingTypeStubs]
 from starlette.types import Message
 
-from functions import _shed
+from functions import _edge, _shed
 from localhost import protos
 from localhost.testing import app_on_runtime
 from shared.app import App
@@ -57,6 +57,30 @@ async def test_what_does_not_fit_is_refused_unread_and_what_costs_little_is_serv
     assert refused.headers["access-control-allow-origin"] == "https://app.example"
     assert read.status_code == 404
     assert served.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
+async def test_a_body_that_does_not_come_keeps_no_place_from_others(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_edge, "PLACE_SECONDS", 0.1)
+    is_read, comes = asyncio.Event(), asyncio.Event()
+
+    async def late() -> AsyncGenerator[bytes]:
+        is_read.set()
+        await comes.wait()
+        yield b'{"model": "companion", "input": "hello"}'
+
+    async with companion(**SETTINGS) as (client, app):
+        client.headers.update({"authorization": "Bearer a", "content-type": "application/json"})
+        slow = asyncio.create_task(client.post(path, content=late()))
+        await is_read.wait()
+        assert app.models.gate.in_flight == 1
+        async with asyncio.timeout(5):
+            assert await ask(client) == 200
+        comes.set()
+        status = (await slow).status_code
+
+    assert status == (200 if path == "/v1/responses" else 400)
+    assert app.models.gate.in_flight == 0
 
 
 async def test_a_caller_who_was_here_is_refused_before_the_runtime_hears_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
