@@ -71,10 +71,15 @@ class Guard:
             return
         progress = _Progress(self, id_, send)
         try:
-            await self._answer(scope, receive, progress)
+            await self._app(scope, receive, progress.send)
         except asyncio.CancelledError:
             self._abandon(id_)
             raise
+        except Exception as exc:
+            if progress.is_begun and not progress.is_done:
+                raise
+            if not progress.is_begun:
+                await error_response(exc, new_request_id())(scope, receive, progress.send)
         finally:
             progress.begin()
 
@@ -86,16 +91,6 @@ class Guard:
         id_ = ids[0].decode()
         entry = self._entries.get(id_)
         return id_ if entry is None or not entry.http_request_available_event.is_set() else None
-
-    async def _answer(self, scope: Scope, receive: Receive, progress: "_Progress") -> None:
-        try:
-            await self._app(scope, receive, progress.send)
-        except Exception as exc:
-            if progress.is_done:
-                return
-            if progress.is_begun:
-                raise
-            await error_response(exc, new_request_id())(scope, receive, progress.send)
 
     def expire(self, id_: str) -> None:
         entry = self._entries.get(id_)

@@ -85,13 +85,13 @@ class Host:
     ) -> None:
         """Twice, as the host does: over HTTP to the extension, and as an invocation; an id joins both."""
         id_ = str(uuid4())
-        headers = [(name, value) for name, value in scope["headers"] if not name.startswith(b"x-ms-")]
+        headers = [header for header in scope["headers"] if not header[0].startswith(b"x-ms-")]
         app = self.runtime.http_app
         assert app is not None, "an app with HTTP functions has an extension"
         invocation = asyncio.get_running_loop().call_soon(self._start, function, params, id_, headers)
-        forwarded: Scope = {**scope, "headers": [*headers, (b"x-ms-invocation-id", id_.encode())]}
-        await app(forwarded, receive, send)
-        let_go = forwarded.get(ANSWERED)
+        scope["headers"] = [*headers, (b"x-ms-invocation-id", id_.encode())]
+        await app(scope, receive, send)
+        let_go = scope.get(ANSWERED)
         if let_go is not None:  # refused at once: here, and only here, the invocation can be called back
             invocation.cancel()
             let_go()

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from localhost import host, queues, timers
+from shared.flag import Flag
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 HEADER_SECONDS = 30.0
@@ -86,6 +87,8 @@ class Impatient(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop_waiting()
         super().on_headers_complete()
+        cycle: Any = self.cycle
+        cycle.message_event = Flag()  # nobody waits yet: its task was made just now
 
     def _wait(self) -> None:
         self._stop_waiting()
@@ -94,6 +97,7 @@ class Impatient(HttpToolsProtocol):
     def _stop_waiting(self) -> None:
         if self._patience is not None:
             self._patience.cancel()
+            self._patience = None
 
 
 def make_server(app: ASGIApp, *, drain: float, on_start: Callable[[], None]) -> Server:

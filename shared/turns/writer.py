@@ -6,6 +6,7 @@ from typing import Any
 
 from shared.eager import started
 from shared.errors import StorageUnavailable
+from shared.flag import Flag
 from shared.models.pacing import point_before
 from shared.turns.events import Batch
 from shared.turns.journal import Fenced, Journal
@@ -31,7 +32,7 @@ class Writer:
         self._interval = interval if journal is not None else 0.0
         self._quiet = lease / 3
         """Seconds of silence after which a sign of life is due."""
-        self._dirty = _Flag()
+        self._dirty = Flag()
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
@@ -167,30 +168,6 @@ class Writer:
     def _cancel_on_failure(self, task: asyncio.Task[None], owner: asyncio.Task[Any]) -> None:
         if not task.cancelled() and task.exception() is not None and not (owner.done() or self._live.is_ending):
             owner.cancel()
-
-
-class _Flag:
-    """An `asyncio.Event` that one task waits for: without a line for many, which would weigh half a kilobyte."""
-
-    __slots__ = ("_is_set", "_waiter")
-
-    def __init__(self) -> None:
-        self._is_set = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    def set(self) -> None:
-        self._is_set = True
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    def clear(self) -> None:
-        self._is_set = False
-
-    async def wait(self) -> None:
-        if not self._is_set:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
 
 
 class _Alarm:

@@ -7,7 +7,7 @@ from typing import Any, cast, override
 
 import pytest
 from azure_functions_runtime import http_v2  # pyright: ignore[reportMissingTypeStubs]
-from starlette.types import Message, Scope
+from starlette.types import Message, Receive, Scope, Send
 
 from functions import _guard, _shed
 from functions._edge import Call, edge
@@ -193,3 +193,19 @@ async def test_what_is_answered_needs_no_app() -> None:
     response = await never(Request({"type": "http", ANSWERED: True}))
 
     assert (response.status_code, response.body) == (200, b"")
+
+
+async def test_an_answer_that_has_begun_needs_no_entry_any_more() -> None:
+    id_ = str(uuid.uuid4())
+    kept: list[bool] = []
+
+    async def streaming(scope: Scope, receive: Receive, send: Send) -> None:
+        coordinator.set_http_request(id_, Request(scope))
+        kept.append(id_ in entries)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        kept.append(id_ in entries)
+        await send({"type": "http.response.body", "body": b""})
+
+    await sent_by(Guard(streaming, entries), asked(id_))
+
+    assert kept == [True, False]
