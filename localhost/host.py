@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,18 +55,16 @@ class Host:
                 self._literal.setdefault(f"/{each.template.text.strip('/')}", []).append(each)
         self._invocations: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         assert scope["type"] == "http", "the host serves HTTP only"
         found = self._route(scope)
         if found is None:
-            await error_response(NotFound("No function has this route."), new_request_id())(scope, receive, send)
-            return
+            return error_response(NotFound("No function has this route."), new_request_id())(scope, receive, send)
         endpoint, params = found
         if not _is_allowed(endpoint.function, scope):
             refusal = Unauthenticated("This function asks for a key: x-functions-key, or ?code=.")
-            await error_response(refusal, new_request_id())(scope, receive, send)
-            return
-        await self._dispatch(endpoint.function, params, scope, receive, send)
+            return error_response(refusal, new_request_id())(scope, receive, send)
+        return self._dispatch(endpoint.function, params, scope, receive, send)
 
     def _route(self, scope: Scope) -> tuple[Endpoint, dict[str, str]] | None:
         raw: bytes = scope.get("raw_path") or scope["path"].encode()

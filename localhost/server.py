@@ -70,10 +70,14 @@ class Server(uvicorn.Server):
 class Impatient(HttpToolsProtocol):
     """Uvicorn's protocol, but a client that does not come to the point is let go."""
 
-    _patience: asyncio.TimerHandle | None = None
+    __slots__ = ("_patience",)  # one attribute more, and Python would give each connection a dict of its own
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self._patience: asyncio.TimerHandle | None = None
         super().connection_made(transport)
+        flow: Any = self.flow
+        flow._is_writable_event = is_writable = Flag()
+        is_writable.set()
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -105,6 +109,7 @@ def make_server(app: ASGIApp, *, drain: float, on_start: Callable[[], None]) -> 
         app,
         http=Impatient,
         ws="none",
+        interface="asgi3",
         lifespan="off",
         log_level="warning",
         access_log=False,
