@@ -343,13 +343,14 @@ class Router:
         return [choice for choice in able if choice[0].capabilities.has_room(request)] or able
 
     def check(self, route: Route, request: ModelRequest) -> None:
-        """Before anything is accepted.
+        """Before anything is accepted. A canary counts where every thread is led to it.
 
         Raises:
             InvalidRequest: no deployment can do what is asked; `param` names it.
         """
         today = self._today()
-        if not any(each.can_answer(request, today) for each in route.all()):
+        is_whole = route.canary is not None and route.canary.percent >= 100
+        if not any(each.can_answer(request, today) for each in (route.all() if is_whole else route.deployments)):
             raise refusal(route, request, today)
 
     def _today(self) -> date:

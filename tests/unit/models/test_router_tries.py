@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import nullcontext
 from datetime import date
 from typing import Any
 
@@ -292,6 +293,17 @@ class TestCapabilities:
         able = deployment("b", ScriptedModel([says("hi")]))
 
         assert virtually(lambda: said(routed(blind, able), request(tools=[{"type": "function", "name": "f"}]))) == "hi"
+
+    @pytest.mark.parametrize(("percent", "is_refused"), [(50, True), (100, False)])
+    def test_what_the_canary_alone_can_do_is_refused_to_all_unless_all_are_led_to_it(
+        self, percent: float, is_refused: bool
+    ) -> None:
+        blind = deployment("old", ScriptedModel(), capabilities=Capabilities(tools=False))
+        router = routed(blind, canary=Share(deployment=deployment("new", ScriptedModel()), percent=percent))
+        asked = request(tools=[{"type": "function", "name": "f"}])
+
+        with pytest.raises(InvalidRequest) if is_refused else nullcontext():
+            router.check(router._table.routes["companion"], asked)  # pyright: ignore[reportPrivateUsage]
 
     def test_a_retired_deployment_is_not_asked(self) -> None:
         gone = deployment("a", ScriptedModel(), retires=date(2020, 1, 1))
