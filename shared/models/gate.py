@@ -8,7 +8,7 @@ Two things may be short, and each has its measure. Places: so many turns run at 
 too busy or the event loop stays late. The processor: for each turn it lets in, a pass of the event loop must go by,
 and some more while passes are long. A loop that has time makes many short passes and lets everybody in; one that has
 none takes on just what it finishes, so its passes stay short whatever comes, and who came first is served first instead
-of everybody late. A few are let in together and then as many passes waited for: what they write, they write in one
+of everybody late. Some are let in together and then as many passes waited for: what they write, they write in one
 transaction.
 
 In the line the owner who holds fewest is next, and one that holds more than its part of the places leaves the last of
@@ -29,7 +29,7 @@ PATIENCE = 1.0
 """Seconds of expected waiting above which a newcomer is refused."""
 BURST = 1.0
 """Seconds a line may be as long as there are places: so many at once are no overload yet."""
-GROUP = 4
+GROUP = 8
 """Turns let in together."""
 SHORT = 0.002
 """Seconds of a pass in which nobody waits long for the processor: after a longer one, one more is waited for."""
