@@ -26,8 +26,15 @@ class Sample:
     bytes: int = 0
     is_whole: bool = False
     delays: list[float] = field(default_factory=list[float])
-    """Of each token, where the model paces them: how much later it came than the one that was least behind its time.
-    What the first one waits for is `first`'s matter; the definition is that of RFC 5481, section 4.2."""
+    """Of each token behind its own time, where the model paces them."""
+
+    def unevenness(self) -> list[float]:
+        """Of each token: how much later it came than the one that was least behind its time.
+
+        RFC 5481, section 4.2: what the first one waits for, and every later one with it, is no part of this.
+        """
+        fastest = min(self.delays, default=0.0)
+        return [delay - fastest for delay in self.delays]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +100,6 @@ class _Client(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         sample = self.sample
         sample.total = self._last - self._began
-        fastest = min(sample.delays, default=0.0)
-        sample.delays = [delay - fastest for delay in sample.delays]
         sample.is_whole = self._is_ok and (self._target.end if self._stream else self._target.whole) in self._tail
         if not self.done.done():
             self.done.set_result(None)

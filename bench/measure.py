@@ -67,6 +67,8 @@ async def paced(subject: Subject, figures: Figures, count: int) -> None:
     figures.add(f"first_p99_ms@{count}", quantile(firsts, 0.99))
     delays = [delay * 1000 for sample in samples for delay in sample.delays]
     figures.add(f"delay_p99_ms@{count}", quantile(delays, 0.99))
+    uneven = [delay * 1000 for sample in samples for delay in sample.unevenness()]
+    figures.add(f"uneven_p99_ms@{count}", quantile(uneven, 0.99))
 
 
 async def first_token(subject: Subject, figures: Figures, count: int = 60) -> None:

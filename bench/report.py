@@ -65,6 +65,7 @@ def _streams(result: Result) -> str:
     rows.append(("MB of memory after load", _plain(result, "mb_after_load", 0)))
     for count in (64, 256):
         rows.append((f"token delay ms p99, {count} open", _plain(result, f"delay_p99_ms@{count}", 0)))
+        rows.append((f"the same, unevenness alone, {count} open", _plain(result, f"uneven_p99_ms@{count}", 0)))
     rows.append(("unfinished of 256", _plain(result, "unfinished@256", 0, most=True)))
     names = [name for name in result["streams"] if name != "direct"]
     return _table(["", *names], [[label, *(value(name) for name in names)] for label, value in rows])

@@ -75,9 +75,6 @@ class Impatient(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self._patience: asyncio.TimerHandle | None = None
         super().connection_made(transport)
-        flow: Any = self.flow
-        flow._is_writable_event = is_writable = Flag()
-        is_writable.set()
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:

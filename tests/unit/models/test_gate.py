@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.errors import ModelUnavailable
-from shared.models.gate import Gate
+from shared.models.gate import GROUP, MOST_PASSES, Gate
 from tests.sim.loop import VirtualLoop, run_virtual
 
 
@@ -277,3 +277,21 @@ def test_where_each_of_many_owners_holds_little_all_wait_for_passes() -> None:
         return sum(each.done() for each in newcomers)
 
     assert virtually(program) == 0
+
+
+@pytest.mark.parametrize(("seconds", "passes"), [(0.001, GROUP), (0.003, GROUP * MOST_PASSES)])
+def test_the_next_ones_wait_for_more_passes_while_passes_are_long(seconds: float, passes: int) -> None:
+    core = Core()
+
+    async def program() -> int:
+        gate = Gate(now=lambda: core.time, is_adaptive=False)
+        for _ in range(GROUP):
+            await gate.enter("ada")
+        next_one, gone_by = asyncio.create_task(gate.enter("ada")), 0
+        while not next_one.done():
+            core.time += seconds
+            gone_by += 1
+            await asyncio.sleep(0)
+        return gone_by
+
+    assert virtually(program) == pytest.approx(passes, abs=2)
