@@ -15,6 +15,11 @@ from shared.turns.output import Output
 
 type Json = dict[str, Any]
 
+ALMOST = 0.75
+"""Of an interval: what comes so long after the last flush was read an interval after what that one showed."""
+MOMENT = 0.05
+"""Of an interval: how long what was read at a point of the grid is on its way here."""
+
 
 class Writer:
     """Between a turn's output and its readers.
@@ -141,11 +146,14 @@ class Writer:
     async def _rest(self, last: float) -> None:
         """Let deltas gather for an interval since the last flush; less when the turn ends or somebody starts to read.
 
-        The interval counts from the grid on which models are read: what is read once an interval never waits here,
-        though it be flushed a little late, and what is flushed together stays together, in one commit.
+        Models are read once an interval, on a grid: what was read then never waits here, though the one before was
+        flushed a little late. What comes sooner waits for the next point of the grid and a moment more, so that what
+        is read at that point is shown with it, not an interval later.
         """
         loop = asyncio.get_running_loop()
         is_read = self._journal is None or self._is_read()
+        if is_read and loop.time() - last >= self._interval * ALMOST:
+            return
         due = self._next_point(last) if is_read else last + max(self._interval, self._quiet)
         while not self._is_stopping and (left := due - loop.time()) > 0:
             rest = self._resting = loop.create_future()
@@ -158,7 +166,7 @@ class Writer:
                 return
 
     def _next_point(self, last: float) -> float:
-        return point_before(last, self._interval) + self._interval if self._interval else last
+        return point_before(last, self._interval) + self._interval * (1 + MOMENT) if self._interval else last
 
     def _end_rest(self) -> None:
         rest, self._resting = self._resting, None
