@@ -62,12 +62,6 @@ class Pace:
         return math.floor((asyncio.get_running_loop().time() + wanted) / step + 0.5) * step
 
 
-def point_before(moment: float, interval: float) -> float:
-    """The last point of the grid up to a moment of the event loop's clock."""
-    step = interval / GRID
-    return math.floor(moment / step) * step
-
-
 @dataclass(slots=True)
 class _Grid:
     """The rests of one event loop."""

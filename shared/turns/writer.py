@@ -1,13 +1,13 @@
 """Journal, then send: what the output adds up to, drained once an interval, made durable, then shown."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
 from shared.eager import started
 from shared.errors import StorageUnavailable
 from shared.flag import Flag
-from shared.models.pacing import point_before
 from shared.turns.events import Batch
 from shared.turns.journal import Fenced, Journal
 from shared.turns.live import LiveTurn
@@ -15,10 +15,12 @@ from shared.turns.output import Output
 
 type Json = dict[str, Any]
 
-ALMOST = 0.75
-"""Of an interval: what comes so long after the last flush was read an interval after what that one showed."""
-MOMENT = 0.05
-"""Of an interval: how long what was read at a point of the grid is on its way here."""
+EARLY = 0.3
+"""Of an interval: how much sooner than an interval after the flush before what was just read may be shown. On average
+there is one flush an interval all the same: the next one is due as if this one had come in time."""
+LATE = 0.25
+"""Of an interval: what came too soon after a flush waits so much longer than one for what is read then, to be shown
+with it."""
 
 
 class Writer:
@@ -43,6 +45,8 @@ class Writer:
         self._is_stopping = False
         self._failure: Fenced | StorageUnavailable | None = None
         self._resting: asyncio.Future[None] | None = None
+        self._due, self._early = 0.0, math.inf
+        """When the next flush is due on average, and from when on what is touched is flushed at once; loop's time."""
 
     def start(self, owner_task: asyncio.Task[Any] | None) -> None:
         """Begin to flush in the background; when that fails, `owner_task` is cancelled and `stop` raises why."""
@@ -53,6 +57,8 @@ class Writer:
     def touch(self) -> None:
         """There is something to flush."""
         self._dirty.set()
+        if self._resting is not None and self._resting.get_loop().time() >= self._early:
+            self._end_rest()
 
     async def flush(self, *, outcome: Json | None = None) -> bool:
         """Append what is pending, then show it; with an outcome, this is the last of it.
@@ -131,6 +137,7 @@ class Writer:
                 if self._is_stopping:
                     return
                 last = loop.time()
+                self._due = max(self._due, last) + self._interval
                 if self._output.is_dirty:
                     await self._flush()
                 elif self._journal is not None:
@@ -146,27 +153,25 @@ class Writer:
     async def _rest(self, last: float) -> None:
         """Let deltas gather for an interval since the last flush; less when the turn ends or somebody starts to read.
 
-        Models are read once an interval, on a grid: what was read then never waits here, though the one before was
-        flushed a little late. What comes sooner waits for the next point of the grid and a moment more, so that what
-        is read at that point is shown with it, not an interval later.
+        A model that is paced is read once an interval, and it is that read which ends the rest, not a timer: one that
+        ran out just before would leave what was read to the next flush. (The rule is the "generic cell rate algorithm"
+        of ITU-T I.371, whose tolerance is EARLY.)
         """
         loop = asyncio.get_running_loop()
         is_read = self._journal is None or self._is_read()
-        if is_read and loop.time() - last >= self._interval * ALMOST:
-            return
-        due = self._next_point(last) if is_read else last + max(self._interval, self._quiet)
-        while not self._is_stopping and (left := due - loop.time()) > 0:
+        longest = last + max(self._interval, self._quiet)
+        self._early = self._due - self._interval * EARLY if is_read else longest
+        until = last + self._interval * (1 + LATE) if is_read else longest
+        while not self._is_stopping and (now := loop.time()) < self._early:
             rest = self._resting = loop.create_future()
-            timer = loop.call_later(min(left, self._interval or left), self._end_rest)
+            timer = loop.call_later(until - now if is_read else min(until - now, self._interval), self._end_rest)
             try:
                 await rest
             finally:
                 timer.cancel()
+                self._resting = None
             if not is_read and self._is_read():
                 return
-
-    def _next_point(self, last: float) -> float:
-        return point_before(last, self._interval) + self._interval * (1 + MOMENT) if self._interval else last
 
     def _end_rest(self) -> None:
         rest, self._resting = self._resting, None
