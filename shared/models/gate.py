@@ -31,9 +31,9 @@ BURST = 1.0
 """Seconds a line may be as long as there are places: so many at once are no overload yet."""
 GROUP = 8
 """Turns let in together."""
-SHORT = 0.002
+SHORT = 0.0008
 """Seconds of a pass in which nobody waits long for the processor: after a longer one, one more is waited for."""
-MOST_PASSES = 4
+MOST_PASSES = 6
 """Waited for at most, for each turn let in: however long they are, the line moves."""
 SAMPLE = 0.05
 """How much one group, or one turn, counts in the average of how long they take."""

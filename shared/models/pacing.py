@@ -32,6 +32,9 @@ _STRETCH, _RELAX = 1.1, 0.98
 """What a wake-up changes: longer at once, shorter again within seconds."""
 _FIRST = 1 / 8
 """Of an interval: the first rest; each one is twice as long, up to the whole. A short answer hardly waits."""
+BEHIND = 0.1
+"""Of the grid's step: how late wake-ups are, on average, where the first rests are no shorter than the others: their
+wake-ups would take the time of the turns that begin beside them."""
 
 
 class Pace:
@@ -56,6 +59,8 @@ class Pace:
 
     def _end(self, grid: "_Grid") -> float:
         """The point of the grid that is nearest to when the rest should end."""
+        if grid.late > self._interval / GRID * BEHIND:
+            self._share = 1.0
         wanted = self._interval * self._share * grid.stretch
         self._share = min(1.0, self._share * 2)
         step = self._interval / GRID

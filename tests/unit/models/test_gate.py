@@ -279,7 +279,7 @@ def test_where_each_of_many_owners_holds_little_all_wait_for_passes() -> None:
     assert virtually(program) == 0
 
 
-@pytest.mark.parametrize(("seconds", "passes"), [(0.001, GROUP), (0.003, GROUP * MOST_PASSES)])
+@pytest.mark.parametrize(("seconds", "passes"), [(0.0005, GROUP), (0.003, GROUP * MOST_PASSES)])
 def test_the_next_ones_wait_for_more_passes_while_passes_are_long(seconds: float, passes: int) -> None:
     core = Core()
 
