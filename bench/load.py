@@ -126,11 +126,11 @@ async def ask(target: Target, *, tokens: int, pace_ms: int = 0, stream: bool = T
     return client.sample
 
 
-async def together(target: Target, *, count: int, tokens: int, pace_ms: int = 0) -> list[Sample]:
-    """So many streams at once, started within a moment."""
+async def together(target: Target, *, count: int, tokens: int, pace_ms: int = 0, apart: float = APART) -> list[Sample]:
+    """So many streams at once, one beginning so many seconds after the other."""
 
     async def one(place: int) -> Sample:
-        await asyncio.sleep(place * APART)
+        await asyncio.sleep(place * apart)
         return await ask(target, tokens=tokens, pace_ms=pace_ms)
 
     return await asyncio.gather(*(one(place) for place in range(count)))

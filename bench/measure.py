@@ -79,6 +79,14 @@ async def first_token(subject: Subject, figures: Figures, count: int = 60) -> No
     figures.add("first_p99_ms@1", quantile(firsts, 0.99))
 
 
+async def first_at_once(subject: Subject, figures: Figures, count: int) -> None:
+    """The first token of streams that all begin at the same moment."""
+    samples = await together(subject.target, count=count, tokens=TOKENS, pace_ms=PACE_MS, apart=0.0)
+    firsts = [sample.first * 1000 for sample in samples if sample.is_whole]
+    figures.add(f"first_at_once_ms@{count}", quantile(firsts, 0.5))
+    figures.add(f"first_at_once_p99_ms@{count}", quantile(firsts, 0.99))
+
+
 async def first_among_many(subject: Subject, figures: Figures, count: int) -> None:
     """The first token of a stream that begins while so many others are open."""
     samples = await spread(subject.target, count=count, times=3, tokens=TOKENS, pace_ms=PACE_MS)

@@ -21,13 +21,13 @@ import uvloop
 
 from bench import budgets, cold, growth, report
 from bench.load import Target
-from bench.measure import Figures, Subject, answers, first_among_many, first_token, flat_out, paced, warm
+from bench.measure import Figures, Subject, answers, first_among_many, first_at_once, first_token, flat_out, paced, warm
 from bench.peers import PEERS, WORK, start
 from bench.servers import LOAD_CORE, Server, free_port, pin, serving
 
 COUNTS = (1, 16, 64, 256)
 AMONG = 64
-"""Streams that are open while others begin."""
+"""Streams that are open while others begin, and that begin all at one moment."""
 _ASKED: dict[str, object] = {"messages": [{"role": "user", "content": "Hello"}]}
 
 
@@ -98,6 +98,9 @@ async def _round(subjects: list[Subject], figures: dict[str, Figures]) -> None:
         for subject in subjects:
             if count == AMONG and count <= subject.most:
                 await first_among_many(subject, figures[subject.target.name], count)
+                await asyncio.sleep(0.2)
+                await first_at_once(subject, figures[subject.target.name], count)
+                await asyncio.sleep(0.2)
         for subject in subjects:
             if count <= subject.most:
                 await flat_out(subject, figures[subject.target.name], count)
