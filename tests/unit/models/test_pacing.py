@@ -96,3 +96,22 @@ def test_when_there_is_time_again_they_are_as_long_as_before_within_seconds() ->
     host = run_virtual(program)
     assert host.mean_rest(3, 5) >= 2 * INTERVAL
     assert host.mean_rest(12, 15) == pytest.approx(INTERVAL, rel=0.15)
+
+
+@pytest.mark.parametrize(("busy", "first"), [(0.0, INTERVAL / 8), (0.009, INTERVAL)])
+def test_the_first_rests_are_short_where_wake_ups_are_on_time(busy: float, first: float) -> None:
+    """What else the host does takes so long at a time, and again after 5 ms; one stream is open, another begins."""
+
+    async def program(loop: VirtualLoop) -> float:
+        host = Host(loop, 1)
+        running = asyncio.create_task(host.run(3))
+        while loop.time() < 2.5:
+            loop.work(busy)
+            await asyncio.sleep(0.0047)
+        pace, began = Pace(INTERVAL), loop.time()
+        await pace.rest(cast(Any, host.socket), 500)
+        rested = loop.time() - began
+        await running
+        return rested
+
+    assert run_virtual(program) == pytest.approx(first, abs=INTERVAL / 5)
