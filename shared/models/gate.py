@@ -16,6 +16,7 @@ them to others. Who holds little beside others who hold much waits for no pass: 
 """
 
 import asyncio
+import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 
@@ -31,6 +32,11 @@ BURST = 1.0
 """Seconds a line may be as long as there are places: so many at once are no overload yet."""
 GROUP = 8
 """Turns let in together."""
+FEW = 3
+"""The same, while somebody who holds little is beside others who hold much: passes are shorter then, and its turns come
+through them sooner."""
+QUIET_SECONDS = 1.0
+"""How long after such a one has come that is so."""
 SHORT = 0.0008
 """Seconds of a pass in which nobody waits long for the processor: after a longer one, one more is waited for."""
 MOST_PASSES = 6
@@ -126,6 +132,8 @@ class Gate:
         self._pass_began = 0.0
         self._seconds_apart = 0.0
         """Between two turns let in while there is a line, a moving average."""
+        self._quiet_came = -math.inf
+        """When somebody who holds little beside others who hold much was let in."""
         self._formed = 0.0
         """When the line was empty last."""
         self._changed = 0.0
@@ -143,6 +151,8 @@ class Gate:
             ModelUnavailable: the host has more to do than it can; at once, saying when to come back.
         """
         if self._is_open(owner):
+            if self._is_quiet(owner):
+                self._quiet_came = self._now()
             return self._admit(owner)
         if not is_checked:
             self._refuse_excess(owner)
@@ -201,7 +211,8 @@ class Gate:
         self._let_in()
 
     def _has_time(self) -> bool:
-        return not self._passes and self._group < GROUP
+        few = self._now() - self._quiet_came < QUIET_SECONDS
+        return not self._passes and self._group < (FEW if few else GROUP)
 
     def _is_open(self, owner: str) -> bool:
         is_next = self._is_quiet(owner) or (not self._waiting and self._has_time())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.errors import ModelUnavailable
-from shared.models.gate import GROUP, MOST_PASSES, Gate
+from shared.models.gate import FEW, GROUP, MOST_PASSES, Gate
 from tests.sim.loop import VirtualLoop, run_virtual
 
 
@@ -265,6 +265,25 @@ def test_who_holds_little_beside_one_who_holds_much_waits_for_no_pass() -> None:
         return noisy.done(), sum(each.done() for each in quiet)
 
     assert virtually(program) == (False, 7)
+
+
+@pytest.mark.parametrize(("ago", "together"), [(0.5, FEW), (1.5, GROUP)])
+def test_while_one_holds_little_beside_one_who_holds_much_fewer_are_let_in_together(ago: float, together: int) -> None:
+    core = Core()
+
+    async def program() -> int:
+        gate = Gate(now=lambda: core.time, is_adaptive=False)
+        for _ in range(20):
+            gate.take("noisy")
+        await gate.enter("quiet")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        core.time += ago
+        newcomers = [asyncio.create_task(gate.enter("noisy")) for _ in range(20)]
+        await asyncio.sleep(0)
+        return sum(each.done() for each in newcomers)
+
+    assert virtually(program) == together
 
 
 def test_where_each_of_many_owners_holds_little_all_wait_for_passes() -> None:
