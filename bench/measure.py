@@ -82,17 +82,21 @@ async def first_token(subject: Subject, figures: Figures, count: int = 60) -> No
 async def first_at_once(subject: Subject, figures: Figures, count: int) -> None:
     """The first token of streams that all begin at the same moment."""
     samples = await together(subject.target, count=count, tokens=TOKENS, pace_ms=PACE_MS, apart=0.0)
-    firsts = [sample.first * 1000 for sample in samples if sample.is_whole]
-    figures.add(f"first_at_once_ms@{count}", quantile(firsts, 0.5))
-    figures.add(f"first_at_once_p99_ms@{count}", quantile(firsts, 0.99))
+    _add_firsts(figures, f"first_at_once{{}}_ms@{count}", samples)
 
 
 async def first_among_many(subject: Subject, figures: Figures, count: int) -> None:
     """The first token of a stream that begins while so many others are open."""
     samples = await spread(subject.target, count=count, times=3, tokens=TOKENS, pace_ms=PACE_MS)
+    _add_firsts(figures, f"first_among{{}}_ms@{count}", samples)
+
+
+def _add_firsts(figures: Figures, name: str, samples: list[Sample]) -> None:
+    """Of streams that ended as they should; a subject none of whose streams did has no figure, which is not 0."""
     firsts = [sample.first * 1000 for sample in samples if sample.is_whole]
-    figures.add(f"first_among_ms@{count}", quantile(firsts, 0.5))
-    figures.add(f"first_among_p99_ms@{count}", quantile(firsts, 0.99))
+    if firsts:
+        figures.add(name.format(""), quantile(firsts, 0.5))
+        figures.add(name.format("_p99"), quantile(firsts, 0.99))
 
 
 async def flat_out(subject: Subject, figures: Figures, count: int) -> None:

@@ -25,7 +25,6 @@ class Parts:
         self._told: list[float] = []
         self.waits: list[float] = []
         """Of each read: seconds until it was shown."""
-        self.appends: list[float] = []
 
     @property
     def is_dirty(self) -> bool:
