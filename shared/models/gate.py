@@ -30,7 +30,7 @@ PATIENCE = 1.0
 """Seconds of expected waiting above which a newcomer is refused."""
 BURST = 1.0
 """Seconds a line may be as long as there are places: so many at once are no overload yet."""
-GROUP = 8
+GROUP = 16
 """Turns let in together."""
 FEW = 3
 """The same, while somebody who holds little is beside others who hold much: passes are shorter then, and its turns come

@@ -18,6 +18,7 @@ from shared.models.pacing import Pace
 from shared.models.responses import PATH as RESPONSES_PATH
 from shared.models.responses import ResponsesReader, amend_responses_body, responses_body
 from shared.models.transport import UNREADABLE, Transport, sse_data
+from shared.stages import stage
 
 if TYPE_CHECKING:
     from shared.models.connections import Answer
@@ -103,6 +104,7 @@ class OpenAIModel:
         await self._endpoint.close()
 
     async def _open(self, request: ModelRequest) -> Answer:
+        await stage()
         body = self.body(request)
         lessons = self._lessons.setdefault(request.model, [])
         for lesson in lessons:

@@ -18,6 +18,7 @@ from shared.models.base import ModelRequest
 from shared.models.gate import Ticket
 from shared.principal import Principal
 from shared.settings import Limits
+from shared.stages import stage
 from shared.storage.base import AlreadyExists
 from shared.telemetry import Tally, tallied
 from shared.turns.compaction import compact_first
@@ -69,7 +70,9 @@ async def _begin(app: App, caller: Principal, request: TurnRequest, own: str | N
     with tallied() as tally:
         for attempt in range(_TRIES):
             try:
+                await stage()
                 plan = await prepare(app, caller, request)
+                await stage()
                 return await _accept(app, caller, plan, tally, ticket)
             except HeadMoved:
                 continue
@@ -119,6 +122,7 @@ async def _accept(app: App, caller: Principal, plan: Plan, tally: Tally, ticket:
         if primed is not None:
             await primed.discard()
         raise
+    await stage()
     headers = rate_headers(_usage(plan), limits, plan.turn.created_at)
     if is_background:
         live = await _enqueue(app, caller, plan)

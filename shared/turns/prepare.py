@@ -21,6 +21,7 @@ from shared.ids import derived_token, turn_of
 from shared.models.base import ModelRequest
 from shared.models.deployment import most_input
 from shared.principal import Principal
+from shared.stages import stage
 from shared.storage.base import STATE, Stored
 from shared.turns.context import (
     CHARS_PER_TOKEN,
@@ -108,6 +109,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
     create = asked.create
     model = asked.model or await _resolve(app, create, request.surface)
     usage_id = meter.month_id(now)
+    await stage()
     usage, place, items = await _gather(
         app.store.read(STATE, owner, usage_id),
         _find_place(app, owner, create),
@@ -126,6 +128,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
     params = effective_params(create, model=create.model or DEFAULT_MODEL) | asked.params
     if params["instructions"] is None and place.header is not None and place.header.record.project is not None:
         params["instructions"] = await _project_instructions(app, owner, place.header.record.project)
+    await stage()
     context = turn_context(app, place.path, items, window=window, params=params, call=call)
     check_context(context.history, items)
     check_window(context, window, params)
@@ -156,6 +159,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         usage_id=usage_id,
         ttl=place.ttl,
     )
+    await stage()
     asking = model_request(app, turn, model, context.items)
     app.models.check(route, asking)
     reserve_tokens = asking.tokens + (create.max_output_tokens or DEFAULT_OUTPUT_TOKENS)

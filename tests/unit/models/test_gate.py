@@ -191,7 +191,7 @@ def test_four_times_what_the_processor_can_do_leaves_its_passes_short_and_its_tu
 
     served = [(began, wait) for each in core.waits.values() for began, wait in each if wait is not None]
     assert len(served) >= 0.95 * 100 * 20
-    assert core.longest_pass <= 0.015
+    assert core.longest_pass <= (GROUP + 1) * 0.001  # a step of each that was let in together
     assert max(wait for began, wait in served if began > 6) <= 2.0
 
 

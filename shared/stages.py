@@ -1,0 +1,15 @@
+"""Turns that begin together go from stage to stage together.
+
+The way to a first token runs through more code than a processor's cache holds. One turn after the other would load all
+of it anew for each; stage after stage, what is loaded for one serves all that have come as far: cohort scheduling
+(Larus and Parkes, "Using Cohort Scheduling to Enhance Server Performance", 2002).
+"""
+
+import types
+from collections.abc import Generator
+
+
+@types.coroutine
+def stage() -> Generator[None]:
+    """End a stage: the turns that are as far do theirs before this one goes on. Costs one pass of the event loop."""
+    yield
