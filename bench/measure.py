@@ -57,11 +57,12 @@ async def paced(subject: Subject, figures: Figures, count: int) -> None:
     memory = asyncio.create_task(_memory_while_open(server, count)) if server is not None else None
     before = server.cpu() if server is not None else 0.0
     samples = await together(subject.target, count=count, tokens=TOKENS, pace_ms=PACE_MS)
+    told = sum(TOKENS if sample.is_whole else len(sample.delays) for sample in samples)  # what breaks off costs less
     if server is not None and memory is not None:
-        figures.add(f"cpu_us_per_token@{count}", (server.cpu() - before) * 1e6 / (count * TOKENS))
+        figures.add(f"cpu_us_per_token@{count}", (server.cpu() - before) * 1e6 / max(1, told))
         figures.add(f"kb_per_stream@{count}", await memory)
     figures.add(f"unfinished@{count}", sum(not sample.is_whole for sample in samples))
-    figures.add(f"bytes_per_token@{count}", sum(sample.bytes for sample in samples) / (count * TOKENS))
+    figures.add(f"bytes_per_token@{count}", sum(sample.bytes for sample in samples) / max(1, told))
     firsts = [sample.first * 1000 for sample in samples if sample.first]
     figures.add(f"first_ms@{count}", quantile(firsts, 0.5))
     figures.add(f"first_p99_ms@{count}", quantile(firsts, 0.99))

@@ -65,7 +65,13 @@ PEERS = (
         package="litellm[proxy]",
         config=_LITELLM,
         command=("litellm", "--config", "{config}", "--port", "{port}", "--num_workers", "1"),
-        environ={"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"},
+        environ={
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_TELEMETRY": "False",
+            # It ends a stream with an error once this many chunks (its default: 100) say the same, as all of ours do.
+            # It still looks at every chunk.
+            "REPEATED_STREAMING_CHUNK_LIMIT": "1000000",
+        },
         target=Target(
             name="LiteLLM",
             port=0,
