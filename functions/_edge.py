@@ -27,7 +27,6 @@ from functions._shed import CHECKED, forget, remember
 from shared.errors import InvalidRequest, PayloadTooLarge, PermissionDenied
 from shared.principal import Principal
 from shared.settings import Settings
-from shared.stages import stage
 from shared.telemetry.logs import bind
 
 if TYPE_CHECKING:
@@ -108,7 +107,6 @@ def _function(handler: Handler, *, public: bool, scope: str | None, is_shed: boo
                 remember(req.scope, partial(gate.check, principal.owner), app.settings.http)
                 ticket = await gate.enter(principal.owner, is_checked=CHECKED in req.scope)
                 ticket.reserve(PLACE_SECONDS)
-                await stage()
             response = await handler(req, Call(app, principal, request_id, ticket))
             response.raw_headers.append((b"x-request-id", request_id.encode()))
         except Exception as exc:

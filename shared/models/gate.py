@@ -21,6 +21,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 
 from shared.errors import ModelUnavailable
+from shared.stages import Beginning
 from shared.telemetry import names
 from shared.telemetry.signals import signals
 
@@ -63,7 +64,7 @@ GROW = 1.1
 class Ticket:
     """A place; leaving twice is leaving once."""
 
-    __slots__ = ("_began", "_gate", "_is_left", "_owner", "_timer", "is_held")
+    __slots__ = ("_began", "_gate", "_is_left", "_owner", "_timer", "has_begun", "is_held")
 
     def __init__(self, gate: "Gate", owner: str, began: float) -> None:
         self._gate = gate
@@ -71,6 +72,8 @@ class Ticket:
         self._began = began
         self._is_left = False
         self._timer: asyncio.TimerHandle | None = None
+        self.has_begun = False
+        Beginning.count += 1
         self.is_held = False
         """Somebody else gives it back: the turn that holds it."""
 
@@ -83,12 +86,20 @@ class Ticket:
         self._stop()
         return not self._is_left
 
+    def begun(self) -> None:
+        """Its turn was accepted, or given up: those that began with it wait for it no longer."""
+        if not self.has_begun:
+            self.has_begun = True
+            Beginning.count -= 1
+
     def hold(self) -> "Ticket":
+        self.begun()
         self.is_held = True
         return self
 
     def leave(self) -> None:
         self._stop()
+        self.begun()
         if not self._is_left:
             self._is_left = True
             self._gate._leave(self._owner, self._began)  # pyright: ignore[reportPrivateUsage]
@@ -120,7 +131,7 @@ class Gate:
         self.in_flight = 0
         self.refused = 0
         self._held: Counter[str] = Counter()
-        self._lines: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._lines: OrderedDict[str, deque[asyncio.Future[Ticket]]] = OrderedDict()
         self._waiting = 0
         self._seconds = 1.0
         """How long a place is held, a moving average."""
@@ -153,21 +164,21 @@ class Gate:
         if self._is_open(owner):
             if self._is_quiet(owner):
                 self._quiet_came = self._now()
-            return self._admit(owner)
+                return self._admit(owner)
+            return await self._with_others(self._admit(owner))
         if not is_checked:
             self._refuse_excess(owner)
-        place = asyncio.get_running_loop().create_future()
+        place: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
         if not self._waiting:
             self._formed = self._now()
         self._lines.setdefault(owner, deque()).append(place)
         self._waiting += 1
         self._let_in()  # others may wait for places that this owner, who holds few, may have
         try:
-            await place
+            return await place
         except asyncio.CancelledError:
             self._forget(owner, place)
             raise
-        return Ticket(self, owner, self._now())
 
     def check(self, owner: str) -> None:
         """Before anything is done for a request that would ask for a place: refuse it where `enter` would.
@@ -180,7 +191,9 @@ class Gate:
 
     def take(self, owner: str) -> Ticket:
         """A place without asking: for work that was accepted before (a background turn, a take-over)."""
-        return self._admit(owner)
+        ticket = self._admit(owner)
+        ticket.begun()
+        return ticket
 
     def is_too_busy(self) -> None:
         """A deployment refused a call for want of capacity, and no other had any: take on less."""
@@ -196,6 +209,16 @@ class Gate:
         if self._is_adaptive and (self._pulse is None or self._pulse.done()):
             self._pulse = asyncio.create_task(self._beat())
         return Ticket(self, owner, self._now())
+
+    @staticmethod
+    async def _with_others(ticket: Ticket) -> Ticket:
+        """Who comes in the same pass of the loop is let in before the first of them goes on."""
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            ticket.leave()
+            raise
+        return ticket
 
     def _next_pass(self) -> None:
         now = self._now()
@@ -267,10 +290,9 @@ class Gate:
             if not line:
                 del self._lines[owner]
             if not place.done():
-                self._admit(owner)
-                place.set_result(None)
+                place.set_result(self._admit(owner))
 
-    def _forget(self, owner: str, place: asyncio.Future[None]) -> None:
+    def _forget(self, owner: str, place: asyncio.Future[Ticket]) -> None:
         """Who waited has left: out of the line, or out of the place just given."""
         line = self._lines.get(owner)
         if line is not None and place in line:
@@ -279,7 +301,7 @@ class Gate:
             if not line:
                 del self._lines[owner]
         elif place.done() and not place.cancelled():
-            self._leave(owner, self._now())
+            place.result().leave()
 
     async def _beat(self) -> None:
         """While there is work: look how late the loop is, and set the limit by it."""

@@ -9,6 +9,7 @@ import pytest
 
 from shared.errors import ModelUnavailable
 from shared.models.gate import FEW, GROUP, MOST_PASSES, Gate
+from shared.stages import Beginning, stage
 from tests.sim.loop import VirtualLoop, run_virtual
 
 
@@ -281,6 +282,7 @@ def test_while_one_holds_little_beside_one_who_holds_much_fewer_are_let_in_toget
         core.time += ago
         newcomers = [asyncio.create_task(gate.enter("noisy")) for _ in range(20)]
         await asyncio.sleep(0)
+        await asyncio.sleep(0)  # who is let in waits for who comes in the same pass
         return sum(each.done() for each in newcomers)
 
     assert virtually(program) == together
@@ -304,13 +306,59 @@ def test_the_next_ones_wait_for_more_passes_while_passes_are_long(seconds: float
 
     async def program() -> int:
         gate = Gate(now=lambda: core.time, is_adaptive=False)
-        for _ in range(GROUP):
-            await gate.enter("ada")
+        group = [asyncio.create_task(gate.enter("ada")) for _ in range(GROUP)]
         next_one, gone_by = asyncio.create_task(gate.enter("ada")), 0
         while not next_one.done():
             core.time += seconds
             gone_by += 1
             await asyncio.sleep(0)
+        assert all(each.done() for each in group)
         return gone_by
 
     assert virtually(program) == pytest.approx(passes, abs=2)
+
+
+@pytest.fixture
+def nobody_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever other tests left behind."""
+    monkeypatch.setattr(Beginning, "count", 0)
+
+
+@pytest.mark.usefixtures("nobody_begins")
+def test_who_comes_in_one_pass_is_let_in_before_the_first_of_them_goes_on() -> None:
+    """So they go on from stage to stage together; who is alone, or the last, goes straight on."""
+
+    async def program() -> tuple[list[str], int]:
+        gate, done = Gate(is_adaptive=False), list[str]()
+
+        async def turn(name: str) -> None:
+            ticket = await gate.enter("ada")
+            for number in range(2):
+                done.append(f"{name}{number}")
+                await stage()
+            ticket.hold()
+            done.append(f"{name} accepted")
+            await stage()
+            ticket.leave()
+
+        await asyncio.gather(turn("a"), turn("b"))
+        await turn("c")
+        return done, Beginning.count
+
+    together = ["a0", "b0", "a1", "b1", "a accepted", "b accepted"]
+    assert virtually(program) == ([*together, "c0", "c1", "c accepted"], 0)
+
+
+@pytest.mark.usefixtures("nobody_begins")
+@pytest.mark.parametrize("passes", [0, 1])
+def test_who_leaves_while_it_is_let_in_gives_its_place_back(passes: int) -> None:
+    async def program() -> tuple[int, int]:
+        gate = Gate(most=1, is_adaptive=False)
+        task = asyncio.create_task(gate.enter("ada"))
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return gate.in_flight, Beginning.count
+
+    assert virtually(program) == (0, 0)

@@ -7,22 +7,8 @@ from typing import Any
 import pytest
 
 from shared.models.base import ModelEvent, ModelRequest
-from shared.stages import stage
 from tests.unit.turns.asking import ask
 from tests.unit.turns.conftest import MakeApp
-
-
-async def test_who_ends_a_stage_goes_on_when_the_others_have() -> None:
-    done: list[str] = []
-
-    async def work(name: str) -> None:
-        for number in range(3):
-            done.append(f"{name}{number}")
-            await stage()
-
-    await asyncio.gather(work("a"), work("b"))
-
-    assert done == ["a0", "b0", "a1", "b1", "a2", "b2"]
 
 
 async def test_turns_that_begin_together_have_all_read_before_the_first_asks_its_model(
