@@ -105,7 +105,7 @@ def _function(handler: Handler, *, public: bool, scope: str | None, is_shed: boo
             if is_shed:
                 gate = app.models.gate
                 remember(req.scope, partial(gate.check, principal.owner), app.settings.http)
-                ticket = await gate.enter(principal.owner, is_checked=CHECKED in req.scope)
+                ticket = await gate.enter(principal.owner, checked=req.scope.get(CHECKED))
                 ticket.reserve(PLACE_SECONDS)
             response = await handler(req, Call(app, principal, request_id, ticket))
             response.raw_headers.append((b"x-request-id", request_id.encode()))

@@ -26,14 +26,15 @@ SECONDS = 5.0
 MOST = 4096
 
 CHECKED = "companion.checked"
-"""In the scope of a request that was not refused: it is not refused later, when that costs more and takes longer."""
+"""In the scope of a request that was not refused, what the check gave. It is not refused later, when that would cost
+more and take longer."""
 
 _SALT = secrets.token_bytes(16)
 
 
 class _Caller(NamedTuple):
-    check: Callable[[], None]
-    """Raises what the gate would refuse this caller's turns with."""
+    check: Callable[[], int]
+    """`Gate.check` for this caller."""
     settings: HttpSettings
     until: float
 
@@ -54,7 +55,7 @@ _answers: dict[tuple[float | None, str | None, bool], Refusal] = {}
 """By what they depend on: when to come back, the page's origin, whether it was asked by HTTPS."""
 
 
-def remember(scope: Scope, check: Callable[[], None], settings: HttpSettings) -> None:
+def remember(scope: Scope, check: Callable[[], int], settings: HttpSettings) -> None:
     """Of a request that a shedding edge takes: how to find out whether the next one like it will be refused."""
     digest = _digest(scope)
     if digest is None:
@@ -76,10 +77,9 @@ def refusal(scope: Scope) -> Refusal | None:
     if caller is None or caller.until < time.monotonic():
         return None
     try:
-        caller.check()
+        scope[CHECKED] = caller.check()
     except ModelUnavailable as full:
         return _answer(full, caller.settings, Headers(scope=scope))
-    scope[CHECKED] = True
     return None
 
 

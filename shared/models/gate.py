@@ -130,6 +130,7 @@ class Gate:
         """Places, as things stand."""
         self.in_flight = 0
         self.refused = 0
+        self._checks = 0
         self._held: Counter[str] = Counter()
         self._lines: OrderedDict[str, deque[asyncio.Future[Ticket]]] = OrderedDict()
         self._waiting = 0
@@ -155,8 +156,8 @@ class Gate:
     def waiting(self) -> int:
         return self._waiting
 
-    async def enter(self, owner: str, *, is_checked: bool = False) -> Ticket:
-        """A place for one turn; `is_checked`: there was room a moment ago, so there is now.
+    async def enter(self, owner: str, *, checked: int | None = None) -> Ticket:
+        """A place for one turn; `checked`, what `check` gave: there was room a moment ago, so there is now.
 
         Raises:
             ModelUnavailable: the host has more to do than it can; at once, saying when to come back.
@@ -165,8 +166,9 @@ class Gate:
             if self._is_quiet(owner):
                 self._quiet_came = self._now()
                 return self._admit(owner)
-            return await self._with_others(self._admit(owner))
-        if not is_checked:
+            ticket = self._admit(owner)
+            return ticket if checked is None or checked == self._checks else await self._with_others(ticket)
+        if checked is None:
             self._refuse_excess(owner)
         place: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
         if not self._waiting:
@@ -180,14 +182,19 @@ class Gate:
             self._forget(owner, place)
             raise
 
-    def check(self, owner: str) -> None:
+    def check(self, owner: str) -> int:
         """Before anything is done for a request that would ask for a place: refuse it where `enter` would.
+
+        Returns:
+            How many were not refused, this one included: so `enter` knows whether others come right behind it.
 
         Raises:
             ModelUnavailable: as `enter` says.
         """
         if not self._is_open(owner):
             self._refuse_excess(owner)
+        self._checks += 1
+        return self._checks
 
     def take(self, owner: str) -> Ticket:
         """A place without asking: for work that was accepted before (a background turn, a take-over)."""
@@ -212,7 +219,7 @@ class Gate:
 
     @staticmethod
     async def _with_others(ticket: Ticket) -> Ticket:
-        """Who comes in the same pass of the loop is let in before the first of them goes on."""
+        """Those right behind are let in too before this one goes on."""
         try:
             await asyncio.sleep(0)
         except asyncio.CancelledError:

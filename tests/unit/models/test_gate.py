@@ -282,7 +282,6 @@ def test_while_one_holds_little_beside_one_who_holds_much_fewer_are_let_in_toget
         core.time += ago
         newcomers = [asyncio.create_task(gate.enter("noisy")) for _ in range(20)]
         await asyncio.sleep(0)
-        await asyncio.sleep(0)  # who is let in waits for who comes in the same pass
         return sum(each.done() for each in newcomers)
 
     assert virtually(program) == together
@@ -331,8 +330,8 @@ def test_who_comes_in_one_pass_is_let_in_before_the_first_of_them_goes_on() -> N
     async def program() -> tuple[list[str], int]:
         gate, done = Gate(is_adaptive=False), list[str]()
 
-        async def turn(name: str) -> None:
-            ticket = await gate.enter("ada")
+        async def turn(name: str, checked: int) -> None:
+            ticket = await gate.enter("ada", checked=checked)
             for number in range(2):
                 done.append(f"{name}{number}")
                 await stage()
@@ -341,11 +340,11 @@ def test_who_comes_in_one_pass_is_let_in_before_the_first_of_them_goes_on() -> N
             await stage()
             ticket.leave()
 
-        await asyncio.gather(turn("a"), turn("b"))
-        await turn("c")
+        await asyncio.gather(turn("a", gate.check("ada")), turn("b", gate.check("ada")))
+        await turn("c", gate.check("ada"))
         return done, Beginning.count
 
-    together = ["a0", "b0", "a1", "b1", "a accepted", "b accepted"]
+    together = ["b0", "a0", "b1", "a1", "b accepted", "a accepted"]  # b knew that nobody comes behind it
     assert virtually(program) == ([*together, "c0", "c1", "c accepted"], 0)
 
 
@@ -354,7 +353,9 @@ def test_who_comes_in_one_pass_is_let_in_before_the_first_of_them_goes_on() -> N
 def test_who_leaves_while_it_is_let_in_gives_its_place_back(passes: int) -> None:
     async def program() -> tuple[int, int]:
         gate = Gate(most=1, is_adaptive=False)
-        task = asyncio.create_task(gate.enter("ada"))
+        checked = gate.check("ada")
+        gate.check("ada")
+        task = asyncio.create_task(gate.enter("ada", checked=checked))
         for _ in range(passes):
             await asyncio.sleep(0)
         task.cancel()
