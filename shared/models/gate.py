@@ -8,8 +8,8 @@ Two things may be short, and each has its measure. Places: so many turns run at 
 too busy or the event loop stays late. The processor: for each turn it lets in, a pass of the event loop must go by,
 and some more while passes are long. A loop that has time makes many short passes and lets everybody in; one that has
 none takes on just what it finishes, so its passes stay short whatever comes, and who came first is served first instead
-of everybody late. Some are let in together and then as many passes waited for: what they write, they write in one
-transaction.
+of everybody late. Some are let in together and then as many passes waited for: they go from stage to stage together
+(stages.py), and what they write, they write in one transaction.
 
 In the line the owner who holds fewest is next, and one that holds more than its part of the places leaves the last of
 them to others. Who holds little beside others who hold much waits for no pass: it is not who takes the time.

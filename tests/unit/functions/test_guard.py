@@ -178,7 +178,7 @@ class TestWhoIsKnown:
 
     async def test_a_flood_of_callers_pushes_out_the_oldest(self, guard: Guard) -> None:
         for number in range(_shed.MOST):
-            _shed.remember(asked("-", key=f"k{number}"), lambda: None, Settings.read({}).http)
+            _shed.remember(asked("-", key=f"k{number}"), lambda: 0, Settings.read({}).http)
 
         assert len(_shed.callers) == _shed.MOST
         assert _shed.refusal(asked("-")) is None
