@@ -10,7 +10,7 @@ from typing import cast
 
 import orjson
 
-LIMIT = 60.0
+LIMIT = 30.0
 """Seconds one request may take."""
 APART = 0.002
 """Seconds between the starts of streams that run together."""

@@ -7,6 +7,7 @@ of it anew for each; stage after stage, what is loaded for one serves all that h
 
 import types
 from collections.abc import Generator
+from contextvars import ContextVar
 
 
 class Beginning:
@@ -15,8 +16,12 @@ class Beginning:
     count = 0
 
 
+goes_along: ContextVar[bool] = ContextVar("goes_along", default=False)
+"""Whether the turn that is begun here waits for others at its stages; the gate decides."""
+
+
 @types.coroutine
 def stage() -> Generator[None]:
     """End a stage: the turns that are as far do theirs before this one goes on."""
-    if Beginning.count > 1:
+    if Beginning.count > 1 and goes_along.get():
         yield

@@ -12,7 +12,8 @@ of everybody late. Some are let in together and then as many passes waited for: 
 (stages.py), and what they write, they write in one transaction.
 
 In the line the owner who holds fewest is next, and one that holds more than its part of the places leaves the last of
-them to others. Who holds little beside others who hold much waits for no pass: it is not who takes the time.
+them to others. Who holds little beside others who hold much waits for no pass, at no stage either: it is not who takes
+the time.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 
 from shared.errors import ModelUnavailable
-from shared.stages import Beginning
+from shared.stages import Beginning, goes_along
 from shared.telemetry import names
 from shared.telemetry.signals import signals
 
@@ -31,7 +32,7 @@ PATIENCE = 1.0
 """Seconds of expected waiting above which a newcomer is refused."""
 BURST = 1.0
 """Seconds a line may be as long as there are places: so many at once are no overload yet."""
-GROUP = 16
+GROUP = 14
 """Turns let in together."""
 FEW = 3
 """The same, while somebody who holds little is beside others who hold much: passes are shorter then, and its turns come
@@ -162,8 +163,10 @@ class Gate:
         Raises:
             ModelUnavailable: the host has more to do than it can; at once, saying when to come back.
         """
+        is_quiet = self._is_quiet(owner)
+        goes_along.set(not is_quiet)
         if self._is_open(owner):
-            if self._is_quiet(owner):
+            if is_quiet:
                 self._quiet_came = self._now()
                 return self._admit(owner)
             ticket = self._admit(owner)

@@ -118,11 +118,11 @@ async def _accept(app: App, caller: Principal, plan: Plan, tally: Tally, ticket:
     primed = None if waits else Primed(app.models.stream(plan.request))
     try:
         await plan.ledger.accept(plan.turn, header=plan.header, reserve=_reserving(app, plan, limits, cost))
+        await stage()
     except BaseException:
         if primed is not None:
             await primed.discard()
         raise
-    await stage()
     headers = rate_headers(_usage(plan), limits, plan.turn.created_at)
     if is_background:
         live = await _enqueue(app, caller, plan)
