@@ -129,10 +129,11 @@ class SqliteStore:
         return self._writer, self._reader
 
     def _rows(self, sql: str, parameters: tuple[str | float, ...]) -> list[Any]:
-        _, reader = self._open()
+        writer, reader = self._open()
         try:
             with self._lock:
-                return reader.execute(sql, parameters).fetchall()
+                rows = writer.rows(sql, parameters)
+                return reader.execute(sql, parameters).fetchall() if rows is None else rows
         except sqlite3.Error as exc:
             raise unavailable(exc) from exc
 

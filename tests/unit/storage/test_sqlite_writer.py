@@ -209,6 +209,36 @@ class TestOtherProcesses:
         assert len(names(path)) == 231
 
 
+    async def test_reads_wait_for_no_thread_that_has_the_connection(self, path: str) -> None:
+        store = SqliteStore(path, ManualClock())
+        await create(store, "first")
+        with locked(path):
+            erasing = asyncio.create_task(store.erase(STATE, "another"))  # a thread waits for the lock
+            await asyncio.sleep(0.05)
+            began = time.monotonic()
+            found = await store.read(STATE, "owner", "first")
+            seconds = time.monotonic() - began
+        await erasing
+        await store.close()
+
+        assert found is not None
+        assert seconds < sqlite_schema.BUSY_SECONDS / 5
+
+    async def test_what_was_just_written_is_read_while_another_process_writes(self, path: str) -> None:
+        store = SqliteStore(path, ManualClock())
+        await create(store, "first")
+        with locked(path):
+            found = await store.read(STATE, "owner", "first")
+        other = SqliteStore(path, ManualClock())
+        await create(other, "second")
+        seen = await store.read(STATE, "owner", "second")
+        await other.close()
+        await store.close()
+
+        assert found is not None
+        assert seen is not None, "what is cached is not what is there"
+
+
 class TestGroups:
     async def test_one_that_fails_takes_nobody_along(self, path: str) -> None:
         writer = Writer(open_writer(path), threading.Lock(), has_file=True)
