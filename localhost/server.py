@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from localhost import host, queues, timers
+from shared.eager import started
 from shared.flag import Flag
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -24,9 +25,8 @@ HEADER_SECONDS = 30.0
 """How long a client may take to send the head of a request; the cloud's host has the same."""
 KEEP_ALIVE = 120
 """Seconds an idle connection stays; longer than clients keep one in their pools, which must not find one closed."""
-ACCEPTORS = 16
-"""Connections taken by one pass of the event loop: libuv takes one for each handle, and while passes are long, or many
-come, the others would wait in front of the process, where nobody can refuse them."""
+MOST_ACCEPTED = 16
+"""Connections taken by one pass of the event loop."""
 STALL_SECONDS = 60.0
 """How long a client may leave what was sent to it unread or unacknowledged, before its connection is given up."""
 
@@ -41,6 +41,38 @@ class Options:
     """0: any free one."""
     drain: float
     """Seconds running responses may take after SIGTERM."""
+
+
+class Acceptor:
+    """Makes the protocols of connections; where one comes it takes those that wait behind it, too.
+
+    libuv takes one in a pass of the event loop. While passes are long, or many come, the others would wait in front of
+    the process, where nobody can refuse them. (More listeners would do it too, but each connection wakes them all.)
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._joining: set[asyncio.Task[None]] = set()
+
+    def __call__(self, **given: Any) -> "Impatient":
+        for _ in range(MOST_ACCEPTED - 1):
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # nobody else is there; what is wrong with the listener libuv meets itself
+                break
+            task = started(self._join(connection, given))
+            if not task.done():
+                self._joining.add(task)
+                task.add_done_callback(self._joining.discard)
+        return Impatient(**given)
+
+    @staticmethod
+    async def _join(connection: socket.socket, given: dict[str, Any]) -> None:
+        connection.setblocking(False)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: Impatient(**given), connection)
+        except OSError:  # it has left already
+            connection.close()
 
 
 type Announce = Callable[[int, host.Host], None]
@@ -101,10 +133,10 @@ class Impatient(HttpToolsProtocol):
             self._patience = None
 
 
-def make_server(app: ASGIApp, *, drain: float, on_start: Callable[[], None]) -> Server:
+def make_server(app: ASGIApp, listener: socket.socket, *, drain: float, on_start: Callable[[], None]) -> Server:
     config = uvicorn.Config(
         app,
-        http=Impatient,
+        http=cast(type[Impatient], Acceptor(listener)),  # called as one
         ws="none",
         interface="asgi3",
         lifespan="off",
@@ -129,6 +161,7 @@ def bind(hostname: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; what is accepted inherits it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(STALL_SECONDS * 1000))
+    listener.setblocking(False)
     try:
         listener.bind((hostname, port))
     except OSError as exc:
@@ -141,10 +174,10 @@ def bind(hostname: str, port: int) -> socket.socket:
 async def serving(app: ASGIApp, *, drain: float = 5.0) -> AsyncGenerator[str]:
     """The app on a free port of this machine, in this event loop; gives its base URL."""
     listener = bind("127.0.0.1", 0)
-    started = asyncio.Event()
-    server = make_server(app, drain=drain, on_start=started.set)
+    serves = asyncio.Event()
+    server = make_server(app, listener, drain=drain, on_start=serves.set)
     task = asyncio.create_task(server.serve([listener]))
-    await started.wait()
+    await serves.wait()
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
@@ -160,7 +193,7 @@ async def run(options: Options, announce: Announce) -> None:
     listener = bind(options.hostname, options.port)
     loaded = await host.load(options.directory)
     port: int = listener.getsockname()[1]
-    server = make_server(loaded, drain=options.drain, on_start=lambda: announce(port, loaded))
+    server = make_server(loaded, listener, drain=options.drain, on_start=lambda: announce(port, loaded))
     schedule = timers.plan(loaded.runtime)
     source = _queue_source()
     _own_signals(server)
@@ -170,7 +203,7 @@ async def run(options: Options, announce: Announce) -> None:
             if source is not None:
                 queue_options = queues.QueueOptions.read(loaded.host_json)
                 background.append(group.create_task(queues.run_queues(loaded.runtime, source, queue_options)))
-            await server.serve([listener, *(listener.dup() for _ in range(ACCEPTORS - 1))])
+            await server.serve([listener])
             for task in background:
                 task.cancel()
     finally:
