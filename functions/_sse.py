@@ -25,7 +25,6 @@ _HEADERS: list[tuple[bytes, bytes]] = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
-_END: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 _SEQUENCE_NUMBER = re.compile(rb'"sequence_number": ?(\d+)')
 
 type RenderError = Callable[[AssistantError, int], bytes]
@@ -53,7 +52,7 @@ def sse_response(
     headers: Mapping[str, str] | None = None,
     on_error: RenderError = error_event,
 ) -> Response:
-    """A response that sends each chunk of `source` in one write, at once.
+    """A response that sends each chunk of `source` in one write, at once, and `[DONE]` with the stream's end.
 
     After `heartbeat` seconds of silence it sends a comment line. An error before the first chunk is an ordinary error
     answer; a later one is rendered by `on_error` and the stream ends properly. When the client leaves, whatever
@@ -149,7 +148,7 @@ class _Delivery:
             await _close(self.response.source)
 
     async def _deliver(self) -> None:
-        source = aiter(self.response.source)
+        source, end = aiter(self.response.source), DONE
         while not self.has_left:
             try:
                 chunk = await anext(source)
@@ -161,13 +160,16 @@ class _Delivery:
                     return
                 chunk = self._last_words(exc)
                 await self._write(chunk)
+                end = b""
                 break
             self.last = chunk
             await self._write(chunk)
         if not self.is_started:
             await self._write(b"")
+        if self.beat is not None:
+            await self.beat
         self.is_done = True
-        await self.send(_END)
+        await self.send({"type": "http.response.body", "body": end, "more_body": False})
 
     async def _write(self, chunk: bytes) -> None:
         if self.beat is not None:
@@ -199,7 +201,7 @@ class _Delivery:
         if self.is_started and not self.is_done and not self.has_left:
             await self._send_now(self._last_words(Restarting("This server is restarting; resume the stream.")))
             self.is_done = True
-            await self.send(_END)
+            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _last_words(self, exc: Exception) -> bytes:
         numbers = _SEQUENCE_NUMBER.findall(self.last)

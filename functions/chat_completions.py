@@ -190,7 +190,6 @@ async def _frames(call: Call, live: LiveTurn, chunks: Chunks) -> AsyncIterator[b
             if said:
                 yield b"".join([b"data: %b\n\n" % orjson.dumps(chunk) for chunk in said])
             if chunks.is_over:
-                yield DONE
                 return
     ended: Json = last["response"] if last.get("type") == "response.failed" else {}
     raise _failure(live, ended.get("status"), ended.get("error"))

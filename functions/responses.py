@@ -24,7 +24,7 @@ from shared.errors import InvalidRequest, NotFound
 from shared.turns.begin import begin_turn
 from shared.turns.cancel import cancel_turn, delete_turn
 from shared.turns.compaction import compact
-from shared.turns.events import DONE, Batch
+from shared.turns.events import Batch
 from shared.turns.follow import finished, follow, follow_live, get_turn
 from shared.turns.prepare import TurnRequest, count_input
 from shared.wire.answers.common import Deleted, Page
@@ -149,4 +149,3 @@ def _stream(call: Call, batches: AsyncIterator[Batch], headers: dict[str, str] |
 async def _encoded(batches: AsyncIterator[Batch]) -> AsyncIterator[bytes]:
     async for batch in batches:
         yield batch.data
-    yield DONE

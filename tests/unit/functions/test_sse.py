@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import pytest
 from starlette.types import Message
 
-from functions._sse import sse_response
+from functions._sse import DONE, sse_response
 from shared.errors import AssistantError, RateLimited
 
 
@@ -88,7 +88,7 @@ async def test_a_chunk_is_one_send_at_once(source: Source, client: Client) -> No
     await running
 
     assert after_one == 2
-    assert [message.get("body") for message in client.sent[1:]] == [b"data: 1\n\n", b"data: 2\n\n", b""]
+    assert [message.get("body") for message in client.sent[1:]] == [b"data: 1\n\n", b"data: 2\n\n", DONE]
     assert client.is_complete and source.is_closed
 
 
@@ -97,7 +97,7 @@ async def test_an_empty_source_is_an_empty_stream(source: Source, client: Client
     await source.put(None)
     await running
 
-    assert (client.sent[0]["status"], client.body, client.is_complete) == (200, b"", True)
+    assert (client.sent[0]["status"], client.body, client.is_complete) == (200, DONE, True)
 
 
 async def test_silence_is_filled_before_the_first_event_too(source: Source, client: Client) -> None:
@@ -106,7 +106,7 @@ async def test_silence_is_filled_before_the_first_event_too(source: Source, clie
     await source.put(b"data: 1\n\n", None)
     await running
 
-    assert client.body in (b": heartbeat\n\n" * count + b"data: 1\n\n" for count in (2, 3))
+    assert client.body in (b": heartbeat\n\n" * count + b"data: 1\n\n" + DONE for count in (2, 3))
 
 
 async def test_events_put_the_heartbeat_off(source: Source, client: Client) -> None:
@@ -117,7 +117,7 @@ async def test_events_put_the_heartbeat_off(source: Source, client: Client) -> N
     await source.put(None)
     await running
 
-    assert client.body == b"xxxxxx"
+    assert client.body == b"xxxxxx" + DONE
 
 
 async def test_no_heartbeat_is_sent_into_a_send_that_waits(source: Source, client: Client) -> None:
@@ -129,7 +129,7 @@ async def test_no_heartbeat_is_sent_into_a_send_that_waits(source: Source, clien
     await source.put(None)
     await running
 
-    assert client.body == b"data: 1\n\n"
+    assert client.body == b"data: 1\n\n" + DONE
 
 
 async def test_the_source_is_closed_when_the_client_leaves(source: Source, client: Client) -> None:
