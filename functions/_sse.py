@@ -168,7 +168,7 @@ class _Delivery:
             await self._write(b"")
         if self.beat is not None:
             await self.beat
-        self.is_done = True
+        self.is_done = self.is_sending = True  # no heartbeat behind the end
         await self.send({"type": "http.response.body", "body": end, "more_body": False})
 
     async def _write(self, chunk: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -30,6 +31,8 @@ MOST_ACCEPTED = 16
 STALL_SECONDS = 60.0
 """How long a client may leave what was sent to it unread or unacknowledged, before its connection is given up."""
 
+log = logging.getLogger("companion.localhost")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -57,14 +60,20 @@ class Acceptor:
     def __call__(self, **given: Any) -> "Impatient":
         for _ in range(MOST_ACCEPTED - 1):
             try:
-                connection, _ = self._listener.accept()
+                self._take(given)
             except OSError:  # nobody else is there; what is wrong with the listener libuv meets itself
                 break
-            task = started(self._join(connection, given))
-            if not task.done():
-                self._joining.add(task)
-                task.add_done_callback(self._joining.discard)
+            except Exception:  # raised into libuv it would end all listening
+                log.exception("connection.lost")
+                break
         return Impatient(**given)
+
+    def _take(self, given: dict[str, Any]) -> None:
+        connection, _ = self._listener.accept()
+        task = started(self._join(connection, given))
+        if not task.done():
+            self._joining.add(task)
+            task.add_done_callback(self._joining.discard)
 
     @staticmethod
     async def _join(connection: socket.socket, given: dict[str, Any]) -> None:
@@ -157,7 +166,8 @@ def bind(hostname: str, port: int) -> socket.socket:
     Raises:
         PortTaken: it is not free.
     """
-    listener = socket.socket(socket.AF_INET6 if ":" in hostname else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in hostname else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, so that asyncio sees what it is
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; what is accepted inherits it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(STALL_SECONDS * 1000))

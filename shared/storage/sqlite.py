@@ -1,7 +1,8 @@
 """The embedded store: one SQLite file, shared by any number of processes on one machine.
 
-Reads and queries run on the event loop, on a connection of their own: in write-ahead mode they wait for no writer, and
-a point read takes tens of microseconds. Writes are committed there too, in groups (`sqlite_writer`).
+Reads and queries run on the event loop: on the writer's connection, whose cache knows what was just written, and on one
+of their own while a thread has that one. In write-ahead mode they wait for no writer, and a point read takes tens of
+microseconds. Writes are committed there too, in groups (`sqlite_writer`).
 """
 
 import asyncio

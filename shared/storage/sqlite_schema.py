@@ -77,14 +77,8 @@ def open_reader(path: str) -> sqlite3.Connection:
     return connection
 
 
-def limit_log(connection: sqlite3.Connection, pages: int) -> None:
-    """What is longer is cut off when the log begins anew."""
-    size: int = connection.execute("PRAGMA page_size").fetchone()[0]
-    connection.execute(f"PRAGMA journal_size_limit = {pages * size * 3 // 2}")
-
-
 def _connect(path: str, busy_seconds: float) -> sqlite3.Connection:
-    # Used on the loop, and by the writer's thread while the loop does not; never by two at once.
+    # Used on loops, one at a time, and by the writer's thread while they do not.
     return sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
 
 

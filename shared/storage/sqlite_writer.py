@@ -29,7 +29,7 @@ CHECKPOINT_EVERY = 400
 _SMALL = 16 * 1024
 """Bytes of a batch that counts as one; the log grows by about as much for a document of any size."""
 LONGEST_LOG = 2_000
-"""Pages. A log that is longer is copied to its end, and begun anew, while nobody may write."""
+"""Pages. A log that is longer is copied to its end, and emptied, while nobody may write."""
 _LOG_SECONDS = 0.05
 """How long that may wait for the readers of the log, and let writers wait."""
 _PAUSE, _LONGEST_PAUSE = 0.0005, 0.01
@@ -103,8 +103,6 @@ class Writer:
         """A thread that copies the log beside the writes."""
         self._is_log_long = False
         self._pause = _PAUSE
-        if has_file:
-            sqlite_schema.limit_log(connection, LONGEST_LOG)
         self._since_purge = 0
         self._since_checkpoint = CHECKPOINT_EVERY - 20  # an earlier process may have left a long log
 
@@ -135,18 +133,17 @@ class Writer:
         self._connection.close()
 
     def rows(self, sql: str, parameters: Sequence[str | float]) -> list[Any] | None:
-        """Read on this connection, whose cache knows what was just written; None while it has something else to do.
+        """Read on this connection, whose cache knows what was just written; None where it cannot: read elsewhere then.
 
-        The store's lock is held. What another process is doing to the file is no failure: it is read elsewhere then.
+        The store's lock is held.
         """
-        if self._is_closing or (self._away is not None and not self._away.done()):
+        is_away = self._away is not None and not self._away.done()
+        if self._is_closing or is_away or self._connection.in_transaction:  # one that could not be rolled back
             return None
         try:
             return self._connection.execute(sql, parameters).fetchall()
-        except sqlite3.Error as exc:
-            if is_busy(exc):
-                return None
-            raise
+        except sqlite3.Error:
+            return None
 
     async def _submit[T](
         self,
@@ -349,14 +346,17 @@ class Writer:
         threading.Thread(target=run, name="sqlite-log", daemon=True).start()
 
     def _checkpoint(self, *, behind: Future[None] | None = None) -> None:
-        """Begin the log anew, where no reader needs it: what is written over costs a fifth less than what is added."""
+        """Empty the log, as far as no reader needs it."""
         if behind is not None:
             behind.result()
         with contextlib.suppress(sqlite3.Error):  # the next one does what this could not
             _, pages, _ = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if pages > LONGEST_LOG:
                 with self._waiting(_LOG_SECONDS):
-                    self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
+                    # Not RESTART, though a log that is written over costs less than one that grows again: it leaves the
+                    # reset to the next commit, where another process's checkpoint may meet it, and before 3.51.3 SQLite
+                    # can lose pages then (sqlite.org/wal.html, "The WAL-Reset Bug").
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _scrub(self) -> None:
         """Rewrite the file and empty its log, where an erase (of this or an earlier process) still owes that.

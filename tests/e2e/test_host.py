@@ -260,7 +260,7 @@ class TestStreams:
             began = time.monotonic()
             arrived = [time.monotonic() - began for chunk in response.iter_raw() if chunk]
 
-        assert len(arrived) == 3
+        assert len(arrived) == 3 + 1, "and the end"
         assert arrived[1] - arrived[0] > 0.2 < arrived[2] - arrived[1]
 
     def test_headers_tell_what_is_on_the_way_not_to_touch_it(self, host: Server) -> None:
@@ -278,6 +278,7 @@ class TestStreams:
         assert [line for line in text.splitlines() if line.startswith("data")] == [
             'data: {"sequence_number": 0}',
             'data: {"sequence_number": 1}',
+            "data: [DONE]",
         ]
 
     def test_a_late_error_is_the_last_event(self, host: Server) -> None:

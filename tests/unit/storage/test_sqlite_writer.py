@@ -208,7 +208,6 @@ class TestOtherProcesses:
         assert afterwards < while_read / 4
         assert len(names(path)) == 231
 
-
     async def test_reads_wait_for_no_thread_that_has_the_connection(self, path: str) -> None:
         store = SqliteStore(path, ManualClock())
         await create(store, "first")
