@@ -19,16 +19,18 @@ from shared.errors import AssistantError
 
 HEARTBEAT = b": heartbeat\n\n"
 DONE = b"data: [DONE]\n\n"
+"""The last line of every stream, whether it ended well or broke."""
 
 _HEADERS: list[tuple[bytes, bytes]] = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+_END: Message = {"type": "http.response.body", "body": DONE, "more_body": False}
 _SEQUENCE_NUMBER = re.compile(rb'"sequence_number": ?(\d+)')
 
 type RenderError = Callable[[AssistantError, int], bytes]
-"""The last bytes of a stream that broke: from the error and the next sequence number."""
+"""What a stream that broke says last: from the error and the next sequence number."""
 
 
 def error_event(error: AssistantError, sequence_number: int) -> bytes:
@@ -42,7 +44,7 @@ def error_event(error: AssistantError, sequence_number: int) -> bytes:
         "param": error.param,
         "error": nested,
     }
-    return b"event: error\ndata: " + orjson.dumps(event) + b"\n\n" + DONE
+    return b"event: error\ndata: " + orjson.dumps(event) + b"\n\n"
 
 
 def sse_response(
@@ -148,7 +150,7 @@ class _Delivery:
             await _close(self.response.source)
 
     async def _deliver(self) -> None:
-        source, end = aiter(self.response.source), DONE
+        source = aiter(self.response.source)
         while not self.has_left:
             try:
                 chunk = await anext(source)
@@ -158,9 +160,7 @@ class _Delivery:
                 if not self.is_started:
                     await self._refuse(exc)
                     return
-                chunk = self._last_words(exc)
-                await self._write(chunk)
-                end = b""
+                await self._write(self._last_words(exc))
                 break
             self.last = chunk
             await self._write(chunk)
@@ -169,7 +169,7 @@ class _Delivery:
         if self.beat is not None:
             await self.beat
         self.is_done = self.is_sending = True  # no heartbeat behind the end
-        await self.send({"type": "http.response.body", "body": end, "more_body": False})
+        await self.send(_END)
 
     async def _write(self, chunk: bytes) -> None:
         if self.beat is not None:
@@ -201,7 +201,7 @@ class _Delivery:
         if self.is_started and not self.is_done and not self.has_left:
             await self._send_now(self._last_words(Restarting("This server is restarting; resume the stream.")))
             self.is_done = True
-            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self.send(_END)
 
     def _last_words(self, exc: Exception) -> bytes:
         numbers = _SEQUENCE_NUMBER.findall(self.last)

@@ -18,7 +18,6 @@ from shared.conversations.chats import delete_chat, get_chat, list_chats, update
 from shared.conversations.records import TurnRecord
 from shared.errors import AssistantError, Conflict, ModelUnavailable, NotFound, UpstreamError
 from shared.turns.begin import begin_turn
-from shared.turns.events import DONE
 from shared.turns.follow import finished, follow_live
 from shared.turns.live import LiveTurn
 from shared.turns.prepare import TurnRequest
@@ -197,7 +196,7 @@ async def _frames(call: Call, live: LiveTurn, chunks: Chunks) -> AsyncIterator[b
 
 def _error_frame(error: AssistantError, _: int) -> bytes:
     """What the official clients raise on."""
-    return b"data: %b\n\n%b" % (orjson.dumps(error.body()), DONE)
+    return b"data: %b\n\n" % orjson.dumps(error.body())
 
 
 def _failure(live: LiveTurn, status: str | None, error: Json | None) -> AssistantError:

@@ -46,44 +46,6 @@ class Options:
     """Seconds running responses may take after SIGTERM."""
 
 
-class Acceptor:
-    """Makes the protocols of connections; where one comes it takes those that wait behind it, too.
-
-    libuv takes one in a pass of the event loop. While passes are long, or many come, the others would wait in front of
-    the process, where nobody can refuse them. (More listeners would do it too, but each connection wakes them all.)
-    """
-
-    def __init__(self, listener: socket.socket) -> None:
-        self._listener = listener
-        self._joining: set[asyncio.Task[None]] = set()
-
-    def __call__(self, **given: Any) -> "Impatient":
-        for _ in range(MOST_ACCEPTED - 1):
-            try:
-                self._take(given)
-            except OSError:  # nobody else is there; what is wrong with the listener libuv meets itself
-                break
-            except Exception:  # raised into libuv it would end all listening
-                log.exception("connection.lost")
-                break
-        return Impatient(**given)
-
-    def _take(self, given: dict[str, Any]) -> None:
-        connection, _ = self._listener.accept()
-        task = started(self._join(connection, given))
-        if not task.done():
-            self._joining.add(task)
-            task.add_done_callback(self._joining.discard)
-
-    @staticmethod
-    async def _join(connection: socket.socket, given: dict[str, Any]) -> None:
-        connection.setblocking(False)
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: Impatient(**given), connection)
-        except OSError:  # it has left already
-            connection.close()
-
-
 type Announce = Callable[[int, host.Host], None]
 """Called once it serves, with the port and what it serves."""
 
@@ -140,6 +102,44 @@ class Impatient(HttpToolsProtocol):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+
+class Acceptor:
+    """Makes the protocols of connections; where one comes it takes those that wait behind it, too.
+
+    libuv takes one in a pass of the event loop. While passes are long, or many come, the others would wait in front of
+    the process, where nobody can refuse them. (More listeners would do it too, but each connection wakes them all.)
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._joining: set[asyncio.Task[None]] = set()
+
+    def __call__(self, **given: Any) -> Impatient:
+        for _ in range(MOST_ACCEPTED - 1):
+            try:
+                self._take(given)
+            except OSError:  # nobody else is there; what is wrong with the listener libuv meets itself
+                break
+            except Exception:  # raised into libuv it would end all listening
+                log.exception("connection.lost")
+                break
+        return Impatient(**given)
+
+    def _take(self, given: dict[str, Any]) -> None:
+        connection, _ = self._listener.accept()
+        task = started(self._join(connection, given))
+        if not task.done():
+            self._joining.add(task)
+            task.add_done_callback(self._joining.discard)
+
+    @staticmethod
+    async def _join(connection: socket.socket, given: dict[str, Any]) -> None:
+        connection.setblocking(False)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: Impatient(**given), connection)
+        except OSError:  # it has left already
+            connection.close()
 
 
 def make_server(app: ASGIApp, listener: socket.socket, *, drain: float, on_start: Callable[[], None]) -> Server:

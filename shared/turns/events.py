@@ -10,9 +10,6 @@ import orjson
 
 type Json = dict[str, Any]
 
-DONE = b"data: [DONE]\n\n"
-"""The last line of every stream."""
-
 
 class Batch:
     """Some consecutive events: what is appended, and then sent, at a time. Empty ones are signs of life.

@@ -285,6 +285,7 @@ class TestStreams:
         text = host.get("/stream/told?fails=2").text
 
         assert text.endswith("\n\ndata: [DONE]\n\n")
+        assert text.count("[DONE]") == 1
         assert 'event: error\ndata: {"type":"error","sequence_number":2,"message":"Slow down.",' in text
         assert '"error":{"message":"Slow down.","type":"requests",' in text
 

@@ -203,7 +203,7 @@ async def test_another_surface_words_its_own_last_event(source: Source, client: 
     await source.put(b"data: 1\n\n", RateLimited("Slow down."))
     await running
 
-    assert client.body == b"data: 1\n\ndata: Slow down.\n\n"
+    assert client.body == b"data: 1\n\ndata: Slow down.\n\n" + DONE
 
 
 async def test_an_error_before_the_first_event_is_a_status_with_the_same_request_id(
