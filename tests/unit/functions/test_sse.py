@@ -16,6 +16,8 @@ class Client:
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
+        self.under_way = 0
+        self.most_under_way = 0
         self.left = asyncio.Event()
         self.is_slow = asyncio.Event()
         self.is_slow.set()
@@ -25,7 +27,10 @@ class Client:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
         await self.is_slow.wait()
+        self.under_way -= 1
         self.sent.append(message)
 
     @property
@@ -130,6 +135,35 @@ async def test_no_heartbeat_is_sent_into_a_send_that_waits(source: Source, clien
     await running
 
     assert client.body == b"data: 1\n\n" + DONE
+
+
+async def test_the_end_waits_for_a_heartbeat_under_way(source: Source, client: Client) -> None:
+    running = start(source, client, heartbeat=0.03)
+    await source.put(b"data: 1\n\n")
+    client.is_slow.clear()
+    await asyncio.sleep(0.05)  # a heartbeat waits to be sent
+    await source.put(None)
+    await asyncio.sleep(0.05)
+    client.is_slow.set()
+    await running
+    await asyncio.sleep(0.05)
+
+    assert client.body == b"data: 1\n\n: heartbeat\n\n" + DONE
+    assert client.is_complete
+    assert client.most_under_way == 1, "never two sends at once"
+
+
+async def test_no_heartbeat_is_sent_beside_the_end(source: Source, client: Client) -> None:
+    running = start(source, client, heartbeat=0.03)
+    await source.put(b"data: 1\n\n")
+    client.is_slow.clear()
+    await source.put(None)
+    await asyncio.sleep(0.1)  # the end waits to be sent
+    client.is_slow.set()
+    await running
+
+    assert client.body == b"data: 1\n\n" + DONE
+    assert client.most_under_way == 1
 
 
 async def test_the_source_is_closed_when_the_client_leaves(source: Source, client: Client) -> None:
