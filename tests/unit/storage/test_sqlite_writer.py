@@ -238,6 +238,22 @@ class TestOtherProcesses:
         assert seen is not None, "what is cached is not what is there"
 
 
+class TestRows:
+    def test_what_this_connection_cannot_read_is_left_to_another(self, path: str) -> None:
+        connection = open_writer(path)
+        writer = Writer(connection, threading.Lock(), has_file=True)
+        before = writer.rows("SELECT 1", ())
+        connection.execute("BEGIN")  # as where a rollback failed: what is read here may never have been committed
+        within = writer.rows("SELECT 1", ())
+        connection.execute("ROLLBACK")
+        failed = writer.rows("SELECT 1 FROM nowhere", ())
+        after = writer.rows("SELECT 1", ())
+        writer.close()
+        closed = writer.rows("SELECT 1", ())
+
+        assert (before, within, failed, after, closed) == ([(1,)], None, None, [(1,)], None)
+
+
 class TestGroups:
     async def test_one_that_fails_takes_nobody_along(self, path: str) -> None:
         writer = Writer(open_writer(path), threading.Lock(), has_file=True)
