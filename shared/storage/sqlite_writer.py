@@ -105,6 +105,9 @@ class Writer:
         self._pause = _PAUSE
         self._since_purge = 0
         self._since_checkpoint = CHECKPOINT_EVERY - 20  # an earlier process may have left a long log
+        # A log that begins anew keeps the size of its longest day, unless it is told not to.
+        (page,) = connection.execute("PRAGMA page_size").fetchone()
+        connection.execute(f"PRAGMA journal_size_limit = {LONGEST_LOG * page}")
 
     async def batch(self, changes: Sequence[Change], now: float) -> list[str]:
         """Apply the changes, all or none, and return the new etags once they are committed."""
