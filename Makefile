@@ -8,7 +8,7 @@ data ?= .data
 .PHONY: audit soak bench bench-faults bench-overload help run setup test check lint types locks infra lock package docs pictures eval clean
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 run: ## Serve on http://127.0.0.1:7071 (port=N data=DIR change that)
 	@tools/setup.sh run
@@ -58,8 +58,8 @@ docs: setup ## Write the generated pages under docs/reference/
 eval: setup ## Evaluate a target (dataset=NAME target=URL/MODEL args=…; default: the basics, offline)
 	$(python) -m evals.run --dataset '$(or $(dataset),basics)' --target '$(or $(target),local/companion)' $(args)
 
-clean: ## Remove everything that setup and the tests made; .data stays
-	rm -rf .venv node_modules dist .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+clean: ## Remove everything that setup, the tests and the benchmarks made; .data stays
+	rm -rf .venv .venv-audit node_modules dist web/dist .bench .schemathesis .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 bench: setup ## What it costs beside the limit, LiteLLM and ogx, against the budgets (quick=1: two minutes)

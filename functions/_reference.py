@@ -12,7 +12,6 @@ type Json = dict[str, Any]
 _METHODS = ("get", "post", "put", "patch", "delete")
 _CODE = re.compile(r"`([^`]+)`")
 _SCHEMAS = "#/components/schemas/"
-_NOTHING = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 def render_reference(document: Json) -> tuple[bytes, str]:

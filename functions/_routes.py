@@ -1,7 +1,7 @@
 """Route templates as the Functions host reads them: `v1/files/{id}`, `{id:int}`, `{page?}`, `{*path}`."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -29,7 +29,7 @@ class Template:
     """
 
     text: str
-    precedence: tuple[int, ...]
+    rank: tuple[tuple[int, ...], str]
     """Lower goes first: per segment, literal before constrained parameter before parameter before catch-all."""
     _pattern: re.Pattern[str]
     _checks: tuple[tuple[str, Callable[[str], bool]], ...]
@@ -40,7 +40,7 @@ class Template:
         segments = [_Segment.parse(part) for part in text.strip("/").split("/") if part]
         return cls(
             text=text,
-            precedence=tuple(segment.digit for segment in segments),
+            rank=(tuple(segment.digit for segment in segments), text),
             _pattern=re.compile("".join(segment.pattern for segment in segments), re.IGNORECASE),
             _checks=tuple(check for segment in segments for check in segment.checks),
             _defaults=tuple(default for segment in segments for default in segment.defaults),
@@ -57,10 +57,6 @@ class Template:
         if any(name in values and not check(values[name]) for name, check in self._checks):
             return None
         return values
-
-
-def in_precedence(templates: Sequence[Template]) -> list[Template]:
-    return sorted(templates, key=lambda template: (template.precedence, template.text))
 
 
 @dataclass(frozen=True, slots=True)

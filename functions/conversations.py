@@ -225,7 +225,7 @@ async def retrieve_item(request: Request, call: Call) -> Response:
     """One item."""
     owner = call.principal.owner
     header = (await service.get_conversation(call.app, owner, _id(request))).record
-    _, item = await service.find_item(call.app, owner, header, request.path_params["item_id"])
+    _, item = await service.get_item(call.app, owner, header, request.path_params["item_id"])
     return json_response(visible_items([item], include_param(request))[0])
 
 

@@ -45,9 +45,9 @@ async def run_data_job(message: func.QueueMessage) -> None:
     await _tried(message, "jobs", _run_data_job)
 
 
-@blueprint.timer_trigger(arg_name="timer", schedule="30 */5 * * * *", use_monitor=False)
+@blueprint.timer_trigger(arg_name="timer", schedule="30 */10 * * * *", use_monitor=False)
 async def keep_promises(timer: func.TimerRequest) -> None:
-    """Every five minutes: data jobs whose worker died, deleted conversations to purge, retention, adopted guests."""
+    """Every ten minutes: data jobs whose worker died, deleted conversations to purge, retention, adopted guests."""
     from shared.adoption.service import finish_adoptions
     from shared.privacy.service import run_due
 

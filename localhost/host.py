@@ -48,7 +48,7 @@ class Host:
         self.host_json = read_host_json(runtime.directory)
         prefix = self.host_json.get("extensions", {}).get("http", {}).get("routePrefix", "api")
         endpoints = [_endpoint(function, prefix) for function in runtime.of_type("httpTrigger")]
-        self.endpoints = sorted(endpoints, key=lambda each: (each.template.precedence, each.template.text))
+        self.endpoints = sorted(endpoints, key=lambda each: each.template.rank)
         self._literal: dict[str, list[Endpoint]] = {}
         for each in self.endpoints:
             if "{" not in each.template.text:  # found without a look at the others, which come after it anyway

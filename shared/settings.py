@@ -57,7 +57,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("COSMOS_DATABASE", "companion", "Database inside the account."),
     Variable("COSMOS_KEY", "", "Account key, for emulators only; empty: managed identity.", secret=True),
     Variable("STORAGE_BLOB_ENDPOINT", "", "Blob service URL for large outputs; empty: a folder under COMPANION_DATA."),
-    Variable("STORAGE_QUEUE_ENDPOINT", "", "Queue service URL for background work; empty: a table in SQLite."),
+    Variable("STORAGE_QUEUE_ENDPOINT", "", "Queue service URL for background work; empty: documents in the store."),
     Variable("STORAGE_CONNECTION_STRING", "", "Instead of the two URLs, for Azurite only.", secret=True),
     Variable("AZURE_CLIENT_ID", "", "Client id of the user-assigned managed identity; empty: the default chain."),
     # models
@@ -104,7 +104,12 @@ VARIABLES: tuple[Variable, ...] = (
         "COMPANION_CONTENT_SAFETY", "", "URL of an Azure AI Content Safety resource, for `content_safety`; keyless."
     ),
     # callers
-    Variable("COMPANION_API_KEYS", "", "`key=owner,…`: static keys; set: any other key is refused.", secret=True),
+    Variable(
+        "COMPANION_API_KEYS",
+        "",
+        "`key=owner,…`: static keys; set: others are refused, but for what signs in otherwise.",
+        secret=True,
+    ),
     Variable("COMPANION_LOCAL_OWNER", "", "Owner of calls without a key; the local server sets it on loopback."),
     Variable("COMPANION_OIDC_ISSUER", "", "Issuer of the tokens users sign in with, exactly as their `iss` says it."),
     Variable("COMPANION_OIDC_AUDIENCE", "", "The `aud` those tokens must have."),

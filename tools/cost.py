@@ -28,10 +28,12 @@ class Assumptions:
     input_tokens: float = 2000.0
     cached_share: float = 0.5
     output_tokens: float = 400.0
-    request_units: float = 300.0
+    request_units: float = 540.0
     stored_kb: float = 12.0
     logged_kb: float = 6.0
-    timer_seconds: float = 60.0
+    recovery_seconds: float = 60.0
+    promises_seconds: float = 600.0
+    due_query_units: float = 6.0
     always_ready: float = 0.0
     autoscale_ru: float = 0.0
     # prices
@@ -60,7 +62,9 @@ MEANING = {
     "request_units": "Cosmos DB request units of a stored turn, journal included",
     "stored_kb": "kilobytes that stay in the state",
     "logged_kb": "kilobytes of logs and traces",
-    "timer_seconds": "seconds between two runs of the recovery timer, each billed as one second of an instance",
+    "recovery_seconds": "seconds between two runs of the recovery timer, each billed as one second of an instance",
+    "promises_seconds": "the same of the timer for data jobs, retention and adopted guests",
+    "due_query_units": "request units of a question what is due: the one timer asks one, the other six",
     "always_ready": "instances that are never stopped",
     "autoscale_ru": "request units per second of autoscale, over all containers; 0: serverless",
     "execution_gb_s": "$ for a GB-second of an instance at work",
@@ -78,7 +82,7 @@ MEANING = {
     "free_log_gb": "GB of logs free each month",
 }
 
-PROD = Assumptions(always_ready=2, autoscale_ru=4 * 4000, request_units=300)
+PROD = Assumptions(always_ready=2, autoscale_ru=4 * 4000)
 """prod.bicepparam: two instances ready, four containers with 4,000 RU/s each."""
 
 PROD_FIXED = {
@@ -87,7 +91,7 @@ PROD_FIXED = {
     "NAT gateway and its address": (0.045 + 0.005) * MONTH_HOURS,
     "DNS zones, 5": 5 * 0.50,
     "App Configuration": 1.20 * 30.4,
-    "alerts: 3 by metric, 4 by query": 3 * 0.10 + 1.50 + 3 * 0.50,
+    "alerts: 4 by metric, 4 by query": 4 * 0.10 + 1.50 + 3 * 0.50,
 }
 """What prod.bicepparam has beside the app, idle or not."""
 
@@ -109,16 +113,19 @@ def per_thousand_turns(a: Assumptions) -> dict[str, float]:
 
 def idle_month(a: Assumptions, stage: Stage = "default") -> dict[str, float]:
     """Dollars of a month in which nobody calls."""
-    runs = MONTH_SECONDS / a.timer_seconds if a.timer_seconds else 0.0
+    recoveries, promises = (
+        MONTH_SECONDS / seconds if seconds else 0.0 for seconds in (a.recovery_seconds, a.promises_seconds)
+    )
+    runs = recoveries + promises
     work = max(0.0, runs * a.memory_gb - a.free_gb_s) * a.execution_gb_s
     executions = max(0.0, runs - a.free_executions) / 1e6 * a.million_executions
     ready = a.always_ready * a.memory_gb * MONTH_SECONDS * a.ready_gb_s
     state = (
         a.autoscale_ru / 10 / 100 * a.autoscale_100_ru_hour * MONTH_HOURS
         if a.autoscale_ru
-        else runs * 6 / 1e6 * a.million_ru
+        else (recoveries + promises * 6) * a.due_query_units / 1e6 * a.million_ru
     )
-    costs = {"recovery timer": work + executions, "instances kept ready": ready, "state": state}
+    costs = {"timers": work + executions, "instances kept ready": ready, "state": state}
     return costs | (PROD_FIXED if stage == "prod" else {})
 
 

@@ -182,7 +182,6 @@ class TurnRecord(Record):
     """Request units spent, up to the commit."""
     trace: Json = {}
     """What it did: model calls, tools, timings, parts of the context; see turns/trace.py."""
-    title_of: str | None = None
     ttl: int | None = None
 
     @property

@@ -211,7 +211,7 @@ async def add_items(app: App, owner: str, id_: str, new: list[InputItem], *, sen
 async def remove_item(app: App, owner: str, id_: str, item_id: str) -> ConversationRecord:
     """Take an item out of a conversation; the response it came from keeps it."""
     header = (await get_conversation(app, owner, id_)).record
-    turn, _ = await find_item(app, owner, header, item_id)
+    turn, _ = await get_item(app, owner, header, item_id)
 
     def apply(body: Document | None) -> Document:
         if body is None:
@@ -226,7 +226,7 @@ async def remove_item(app: App, owner: str, id_: str, item_id: str) -> Conversat
     return ConversationRecord.model_validate(stored[1].body)
 
 
-async def find_item(app: App, owner: str, header: ConversationRecord, item_id: str) -> tuple[TurnRecord, Json]:
+async def get_item(app: App, owner: str, header: ConversationRecord, item_id: str) -> tuple[TurnRecord, Json]:
     """An item of the conversation and the turn it belongs to; a point read where its id names the turn.
 
     Raises:
@@ -266,7 +266,7 @@ async def list_items(
         if after is not None:
             raise _no_item(after)
         return [], False
-    start = (await find_item(app, owner, header, after))[0] if after is not None else None
+    start = (await get_item(app, owner, header, after))[0] if after is not None else None
     walk = _newest_first(app, owner, header, start) if order == "desc" else _oldest_first(app, owner, header, start)
     page: list[Json] = []
     is_behind = after is None
@@ -384,7 +384,7 @@ async def _refuse_known(app: App, owner: str, header: ConversationRecord, items:
     """An item the client numbered itself must be new to the conversation."""
     for item in items:
         try:
-            await find_item(app, owner, header, item["id"])
+            await get_item(app, owner, header, item["id"])
         except NotFound:
             continue
         raise InvalidRequest(f"Item already in conversation: {item['id']!r}.", param="items")

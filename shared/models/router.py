@@ -40,7 +40,7 @@ from shared.models.base import (
     changed,
 )
 from shared.models.breaker import STATES
-from shared.models.deployment import Deployment, Prices, Route, refusal, steady_now
+from shared.models.deployment import Deployment, Route, refusal, steady_now
 from shared.models.gate import Gate
 from shared.models.retry import (
     BUDGET_OF_PLACES,
@@ -188,11 +188,6 @@ class Router:
         route = self._known(model)
         usage = Usage(input_tokens=input_tokens, cached_tokens=cached_tokens, output_tokens=output_tokens)
         return max((deployment.prices.of(usage) for deployment in route.all()), default=0.0) if route else 0.0
-
-    def has_prices(self, model: str) -> bool:
-        """Whether `price` knows."""
-        route = self._known(model)
-        return route is not None and any(deployment.prices != Prices() for deployment in route.all())
 
     def can_continue(self, request: ModelRequest) -> bool:
         """Whether some deployment would go on from `request.prefix`."""

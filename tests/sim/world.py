@@ -15,7 +15,7 @@ from shared.ids import CountedIds
 from shared.jobs.base import QueueName
 from shared.models.base import Json, ModelRequest
 from shared.models.router import Router
-from shared.settings import Settings, TurnSettings
+from shared.settings import Settings
 from shared.storage.base import STATE, BatchFailed
 from shared.tools.registry import ServerTool, ToolRegistry
 from shared.turns.journal import Fenced
@@ -193,10 +193,6 @@ class World:
         self.settings = replace(settings, turn=replace(settings.turn, **(turn or {})))
         watch_tasks(loop, self._task_ended)
         loop.set_exception_handler(self._nobody_heard)
-
-    @property
-    def turn_settings(self) -> TurnSettings:
-        return self.settings.turn
 
     def start(self, name: str, *, skew: float = 0.0, weather: Weather | None = None) -> Machine:
         """One more process."""

@@ -17,12 +17,12 @@ def test_every_assumption_says_what_it_means() -> None:
 
 
 def test_a_thousand_turns_by_hand() -> None:
-    """10 s shared by 8 streams of 2 GB; 1,000 fresh, 1,000 cached and 400 written tokens; 300 RU."""
+    """10 s shared by 8 streams of 2 GB; 1,000 fresh, 1,000 cached and 400 written tokens; 540 RU."""
     parts = per_thousand_turns(Assumptions())
 
     assert parts["functions"] == pytest.approx(1000 * 10 / 8 * 2 * 0.000026 + 0.0004)
     assert parts["model"] == pytest.approx(1000 * 0.25e-6 * 1000 + 1000 * 0.025e-6 * 1000 + 400 * 2e-6 * 1000)
-    assert parts["state, request units"] == pytest.approx(0.075)
+    assert parts["state, request units"] == pytest.approx(0.135)
 
 
 def test_one_request_per_instance_costs_eight_times_as_much() -> None:
@@ -31,17 +31,26 @@ def test_one_request_per_instance_costs_eight_times_as_much() -> None:
     assert alone["functions"] / shared["functions"] == pytest.approx(8, rel=0.05)
 
 
-def test_nothing_runs_while_idle_but_the_timer() -> None:
-    assert sum(idle_month(Assumptions(timer_seconds=0)).values()) == 0
-    assert idle_month(Assumptions(timer_seconds=60))["recovery timer"] == 0  # within the free grant
+def test_nothing_runs_while_idle_but_the_timers() -> None:
+    assert sum(idle_month(Assumptions(recovery_seconds=0, promises_seconds=0)).values()) == 0
+    assert idle_month(Assumptions())["timers"] == 0  # both together stay within the free grant
+    assert idle_month(Assumptions(promises_seconds=300))["timers"] > 0
 
 
-def test_the_timer_of_the_calculator_is_the_timer_of_the_app() -> None:
-    source = (ROOT / "functions" / "jobs.py").read_text()
-    every_minute = re.search(r'schedule="0 \* \* \* \* \*"', source)
+def test_the_timers_of_the_calculator_are_the_timers_of_the_app() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "functions").glob("*.py"))
+    schedules = re.findall(r'timer_trigger\(.*schedule="([^"]+)"', sources)
 
-    assert every_minute
-    assert Assumptions().timer_seconds == 60
+    assert sorted(schedules) == ["0 * * * * *", "30 */10 * * * *"]
+    assert (Assumptions().recovery_seconds, Assumptions().promises_seconds) == (60, 600)
+
+
+def test_the_calculator_takes_the_measured_charge() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    measured = re.search(r"request units of a plain stored turn, 10 s answer \| ≤ 600 \| (\d+) ", page)
+
+    assert measured
+    assert Assumptions().request_units == int(measured[1])
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,6 @@ import pytest
 ROOT = Path(__file__).parents[3]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
-TO_COME = {"soak", "audit", "eval"}
-"""Make targets that the nightly run calls and that do not exist yet."""
-
 
 def named(path: Path) -> str:
     return path.name
@@ -106,8 +103,8 @@ def test_every_make_target_called_exists() -> None:
     called |= set(matrix[1].split(", "))
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
 
-    assert called - targets == TO_COME - targets
-    assert "package" in called & targets
+    assert called <= targets
+    assert "package" in called
 
 
 def test_the_pull_request_runs_what_the_readme_says() -> None:

@@ -21,7 +21,6 @@ function Icon({ children, size = 18 }: { children: ReactNode; size?: number }) {
   );
 }
 
-export const Plus = () => <Icon><path d="M12 5v14M5 12h14" /></Icon>;
 export const Pen = () => <Icon><path d="M4 20h4L19 9l-4-4L4 16v4z" /></Icon>;
 export const NewChat = () => <Icon><path d="M12 4H6a2 2 0 0 0-2 2v12a2 2 0 0 0 2 2h12a2 2 0 0 0 2-2v-6" /><path d="M9.5 14.5l1-3.5L18 3.5l2.5 2.5L13 13.5l-3.5 1z" /></Icon>;
 export const Panel = () => <Icon><rect x="3.5" y="4.5" width="17" height="15" rx="3" /><path d="M9.5 4.5v15" /></Icon>;
