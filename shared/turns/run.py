@@ -116,8 +116,8 @@ class Run:
         """Run the turn in a task of its own; `answer` feeds the output until the answer is whole."""
         self.ticket = self.ticket or self.app.models.gate.take(self.owner)
         self.app.live.add(self.owner, self.live)
-        task = asyncio.create_task(self._to_the_end(answer), name=self.live.record.id)
-        self.live.task = task
+        # Begun at once: of a task that is cancelled before its first step nothing runs, not even what ends the turn.
+        task = self.live.task = started(self._to_the_end(answer), name=self.live.record.id)
         self.app.live.keep(task)
 
     def begin_ended(self, outcome: Json) -> None:
@@ -138,7 +138,7 @@ class Run:
 
         self.app.live.add(self.owner, self.live)
         self.live.is_ending = True
-        self.live.task = asyncio.create_task(end(), name=self.live.record.id)
+        self.live.task = started(end(), name=self.live.record.id)
         self.app.live.keep(self.live.task)
 
     async def remember(self, **changes: Any) -> None:

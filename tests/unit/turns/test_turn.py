@@ -264,6 +264,14 @@ class TestCancel:
         assert (record.status, text_of(record)) == ("cancelled", "so far")
         assert record.output[0]["status"] == "incomplete"
 
+    async def test_at_once_ends_it_too(self, make_app: MakeApp) -> None:
+        """Nothing of the turn's task has waited yet."""
+        app = make_app(ScriptedModel([[*says("so far")[:2], 30.0]]))
+        live = await begin(app, "go")
+        record = await asyncio.wait_for(cancel_turn(app, CALLER.owner, live.record.id), 5)
+        assert (record.status, app.models.gate.in_flight) == ("cancelled", 0)
+        assert app.live.find(CALLER.owner, live.record.id) is None
+
     async def test_from_another_host_ends_the_stream_here(self, make_app: MakeApp) -> None:
         here, there = make_app(ScriptedModel([[*says("so far")[:2], 30.0]])), make_app(ScriptedModel())
         live = await begin(here, "go")
