@@ -162,8 +162,10 @@ class Store(Protocol):
         """
         ...
 
-    async def due(self, container: str, kind: str, *, before: float, limit: int = 100) -> list[Due]:
-        """Documents of any partition with `due` earlier than `before`, earliest first."""
+    async def due(
+        self, container: str, kind: str, *, before: float, after: float | None = None, limit: int = 100
+    ) -> list[Due]:
+        """Documents of any partition with `due` earlier than `before` and not earlier than `after`, earliest first."""
         ...
 
     async def changes(self, container: str, partition: str, *, since: str | None, limit: int = 100) -> Changed: ...

@@ -123,7 +123,7 @@ class CosmosStore:
         self._containers: dict[str, ContainerProxy] = {}
 
     async def setup(self) -> None:
-        async with self._opening, _limit():
+        async with _limit(), self._opening:
             await self._service.setup(await self._open(), self._settings.cosmos_database)
 
     async def read(self, container: str, partition: str, id_: str) -> Stored | None:
@@ -154,12 +154,14 @@ class CosmosStore:
         async with _limit(), self._service.writing(proxy, partition, operations):
             return await _write(proxy, partition, operations, "batch")
 
-    async def due(self, container: str, kind: str, *, before: float, limit: int = 100) -> list[Due]:
+    async def due(
+        self, container: str, kind: str, *, before: float, after: float | None = None, limit: int = 100
+    ) -> list[Due]:
         select = _Select(
             "TOP @limit *",
-            ("c.kind = @kind", "c.due < @before"),
+            ("c.kind = @kind", "c.due < @before", *(() if after is None else ("c.due >= @after",))),
             order="c.due",
-            parameters={"limit": limit, "kind": kind, "before": before},
+            parameters={"limit": limit, "kind": kind, "before": before} | ({} if after is None else {"after": after}),
         )
         found = await self._select("due", container, None, select, page=limit)
         return [Due(item["pk"], _stored(item)) for item in found]
@@ -201,7 +203,7 @@ class CosmosStore:
             return proxy
         from azure.cosmos.exceptions import CosmosResourceNotFoundError  # noqa: PLC0415
 
-        async with self._opening, _limit():
+        async with _limit(), self._opening:  # who waits in line for the connection waits no longer than others
             client = await self._open()
             proxy = client.get_database_client(self._settings.cosmos_database).get_container_client(name)
             try:

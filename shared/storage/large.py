@@ -69,8 +69,10 @@ class LargeFieldStore:
     async def scan(self, container: str, partition: str) -> list[Stored]:
         return await self._all_whole(partition, await self._store.scan(container, partition))
 
-    async def due(self, container: str, kind: str, *, before: float, limit: int = 100) -> list[Due]:
-        found = await self._store.due(container, kind, before=before, limit=limit)
+    async def due(
+        self, container: str, kind: str, *, before: float, after: float | None = None, limit: int = 100
+    ) -> list[Due]:
+        found = await self._store.due(container, kind, before=before, after=after, limit=limit)
         return [Due(due.partition, await self._whole(due.partition, due.stored)) for due in found]
 
     async def changes(self, container: str, partition: str, *, since: str | None, limit: int = 100) -> Changed:

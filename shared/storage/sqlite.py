@@ -6,6 +6,7 @@ microseconds. Writes are committed there too, in groups (`sqlite_writer`).
 """
 
 import asyncio
+import math
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ _SCAN = f"{_PARTITION} AND {_LIVE} ORDER BY id"
 _CHANGES = f"{_PARTITION} AND container <> 'events' AND version > ? AND {_LIVE} ORDER BY version LIMIT ?"
 _DUE = (
     "SELECT partition, version, body FROM documents"  # noqa: S608 - constants only
-    f" WHERE container = ? AND kind = ? AND due < ? AND {_LIVE} ORDER BY due LIMIT ?"
+    f" WHERE container = ? AND kind = ? AND due >= ? AND due < ? AND {_LIVE} ORDER BY due LIMIT ?"
 )
 
 
@@ -87,8 +88,12 @@ class SqliteStore:
         telemetry.count("batch", sum(_charge(change) for change in changes))
         return await writer.batch(changes, now)
 
-    async def due(self, container: str, kind: str, *, before: float, limit: int = 100) -> list[Due]:
-        rows = self._rows(_DUE, (container, kind, before, self._clock.now(), limit))
+    async def due(
+        self, container: str, kind: str, *, before: float, after: float | None = None, limit: int = 100
+    ) -> list[Due]:
+        rows = self._rows(
+            _DUE, (container, kind, -math.inf if after is None else after, before, self._clock.now(), limit)
+        )
         telemetry.count("due", charges.query(len(body) for _, _, body in rows))
         return [Due(partition, Stored(orjson.loads(body), str(version))) for partition, version, body in rows]
 

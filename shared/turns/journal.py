@@ -196,7 +196,9 @@ async def seal(journal: Journal, read: Callable[[], Awaitable[Tail]]) -> Tail:
         try:
             await journal.sign_of_life()
         except Fenced:
-            journal.number = (await read()).number
+            # One further, not to the end of what is read anew: a writer that is quicker than that reading would be
+            # ahead for ever.
+            journal.number += 1
             continue
         return await read()
 

@@ -409,6 +409,16 @@ class TestDue:
 
         assert [one.stored.body["due"] for one in found] == [1, 2]
 
+    async def test_page_by_page(self, store: Store, partition: str) -> None:
+        kind = f"work-{uuid4().hex}"
+        await add(store, partition, *({"id": f"w{n}", "kind": kind, "due": n + 0.5} for n in range(5)))
+
+        found = await store.due(STATE, kind, after=1.5, before=4.5, limit=2)
+        rest = await store.due(STATE, kind, after=found[-1].stored.body["due"], before=4.5, limit=9)
+
+        assert [one.stored.body["due"] for one in found] == [1.5, 2.5]
+        assert [one.stored.body["due"] for one in rest] == [2.5, 3.5]
+
     async def test_what_lost_its_date_is_due_no_more(self, store: Store, partition: str) -> None:
         kind = f"work-{uuid4().hex}"
         await add(store, partition, {"id": "w", "kind": kind, "due": 1})

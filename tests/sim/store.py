@@ -158,12 +158,17 @@ class MemoryStore:
     async def batch(self, container: str, partition: str, operations: Sequence[Operation]) -> list[str]:
         return self.write(container, partition, operations)
 
-    async def due(self, container: str, kind: str, *, before: float, limit: int = 100) -> list[Due]:
+    async def due(
+        self, container: str, kind: str, *, before: float, after: float | None = None, limit: int = 100
+    ) -> list[Due]:
         found = [
             Due(partition, stored)
             for partition in self.partitions(container)
             for stored in self.all(container, partition)
-            if stored.body.get("kind") == kind and (stored.body.get("due") or before) < before
+            if stored.body.get("kind") == kind
+            and (due := stored.body.get("due")) is not None
+            and due < before
+            and (after is None or due >= after)
         ]
         found.sort(key=lambda due: due.stored.body["due"])
         return found[:limit]
@@ -245,8 +250,10 @@ class HostStore:
 
         return await self._call("batch", write, is_write=True)
 
-    async def due(self, container: str, kind: str, *, before: float, limit: int = 100) -> list[Due]:
-        found = await self._store.due(container, kind, before=before, limit=limit)
+    async def due(
+        self, container: str, kind: str, *, before: float, after: float | None = None, limit: int = 100
+    ) -> list[Due]:
+        found = await self._store.due(container, kind, before=before, after=after, limit=limit)
         return await self._call("due", lambda: found)
 
     async def changes(self, container: str, partition: str, *, since: str | None, limit: int = 100) -> Changed:

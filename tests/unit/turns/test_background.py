@@ -13,8 +13,8 @@ from shared.jobs.store_queue import StoreQueue
 from shared.models.offline import OfflineModel
 from shared.models.scripted import ScriptedModel, says
 from shared.principal import Principal
-from shared.storage.base import STATE, Upsert
-from shared.turns import queued
+from shared.storage.base import EVENTS, STATE, Create, Upsert
+from shared.turns import queued, recovery
 from shared.turns.begin import begin_turn
 from shared.turns.cancel import cancel_turn
 from shared.turns.follow import follow_live, get_turn
@@ -22,7 +22,7 @@ from shared.turns.prepare import TurnRequest
 from shared.turns.recovery import GRACE_SECONDS, recover
 from shared.turns.takeover import run_queued
 from shared.wire.responses import CreateResponse, refuse_unsupported
-from tests.unit.turns.asking import CALLER, begin, events, text_of
+from tests.unit.turns.asking import CALLER, ask, begin, events, text_of
 from tests.unit.turns.conftest import MakeApp
 
 
@@ -134,6 +134,30 @@ async def test_a_lost_message_is_found_again(make_app: MakeApp) -> None:
 
     assert await recover(app) == 1
     assert await deliver(app) == turn.id
+
+
+async def test_many_that_live_hide_none_that_died(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "PAGE", 3)
+    app = make_app(ScriptedModel([says("one"), says("done")]))
+    template = (await ask(app, "one")).document()
+    now = app.clock.now()
+    for number in range(8):  # they began earlier, at one moment, and renewed their lease in the journal just now
+        turn = _running_elsewhere(template, f"{number:032x}", due=now - 100)
+        entry = {"id": "b000001", "first": 0, "last": -1, "writer": "x", "attempt": 1, "until": now + 100, "sse": ""}
+        await app.store.batch(STATE, f"owner{number}", [Create(turn)])
+        await app.store.batch(EVENTS, turn["id"], [Create(entry)])
+    died = _running_elsewhere(template, "f" * 32, due=now - 50)
+    await app.store.batch(STATE, "ada", [Create(died)])
+
+    assert await recover(app) == 1
+    assert (await get_turn(app, "ada", died["id"])).record.status == "completed"
+
+
+def _running_elsewhere(template: dict[str, Any], token: str, *, due: float) -> dict[str, Any]:
+    ended = ("completed_at", "next_sequence", "output")
+    running = {name: value for name, value in template.items() if name not in ended}
+    place = {"id": f"resp_{token}", "group": f"resp_{token}", "sort": f"00000000.{token}"}
+    return {**running, **place, "host": "other", "status": "in_progress", "due": due}
 
 
 async def test_who_follows_a_turn_that_its_worker_took_to_its_death_has_it_sent_again(
