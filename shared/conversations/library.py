@@ -84,11 +84,11 @@ async def search(store: Store, owner: str, query: str, *, after: str | None, lim
 
 
 def text_of(turn: TurnRecord) -> str:
-    """What was said in a turn, by either side."""
+    """What was said in a turn, by either side, less what was deleted of it."""
     return "\n".join(
         part["text"]
         for item in [*turn.input, *turn.output]
-        if item.get("type") == "message"
+        if item.get("type") == "message" and item["id"] not in turn.removed
         for part in item["content"]
         if isinstance(part.get("text"), str)
     )

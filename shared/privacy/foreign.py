@@ -221,12 +221,12 @@ def _objects(value: object) -> list[Json]:
 
 
 def _seconds(value: object, otherwise: float) -> float:
-    """Epoch seconds of a number or an ISO date."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 10**11:
-        return float(value)
+    """Epoch seconds of a number or an ISO date, as far as our own records can have them."""
     if isinstance(value, str):
         try:
-            return datetime.fromisoformat(value).timestamp()
+            value = datetime.fromisoformat(value).timestamp()
         except (ValueError, OverflowError, OSError):
             return otherwise
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 10**11:
+        return float(value)
     return otherwise

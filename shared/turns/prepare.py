@@ -439,7 +439,8 @@ async def resolve_references(app: App, owner: str, items: list[Json], *, param: 
     for item in items:
         if item["type"] == "item_reference":
             if item["id"] not in known:
-                raise NotFound(f"Item with id {item['id']!r} not found.", param=param)
+                hint = "" if turn_of(item["id"]) else " Only ids that this server gave can be referred to."
+                raise NotFound(f"Item with id {item['id']!r} not found.{hint}", param=param)
             item = known[item["id"]]  # noqa: PLW2901 - the reference is replaced
         resolved.append(item)
     return resolved

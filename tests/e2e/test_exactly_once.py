@@ -125,6 +125,15 @@ async def test_another_key_makes_another(here: Service, path: str) -> None:
     assert first["id"] != second["id"]
 
 
+@pytest.mark.parametrize("count", ["1", "0", "9" * 5000, "-1", "x", "²"])
+async def test_any_count_of_retries_is_taken(here: Service, count: str) -> None:
+    async with here.client() as client:
+        headers = {b"x-stainless-retry-count": count.encode("latin-1")}
+        answer = await client.post("/v1/responses", json={"input": "Hello."}, headers=headers)
+
+    assert answer.status_code == 200, answer.text
+
+
 async def test_a_refused_request_leaves_its_key_free(here: Service) -> None:
     async with here.client() as client:
         refused = await client.post("/v1/projects", json={"name": ""}, headers={"idempotency-key": "k"})

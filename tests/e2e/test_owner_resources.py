@@ -68,6 +68,20 @@ async def test_search_finds_words_in_titles_and_texts_of_ones_own(tmp_path: Path
     assert theirs["data"] == []
 
 
+async def test_search_finds_nothing_in_items_that_were_deleted(tmp_path: Path) -> None:
+    async with service(tmp_path) as here, here.client() as ann:
+        conv = await conversation(ann)
+        said = [{"role": "user", "content": "A secret about zebras."}, {"role": "user", "content": "And zebus."}]
+        items = (await ann.post(f"/v1/conversations/{conv}/items", json={"items": said})).json()["data"]
+        await ann.delete(f"/v1/conversations/{conv}/items/{items[0]['id']}")
+        gone = (await ann.get("/v1/conversations", params={"query": "zebras"})).json()["data"]
+        left = (await ann.get("/v1/conversations", params={"query": "zebus"})).json()["data"]
+
+    assert gone == []
+    assert [each["id"] for each in left] == [conv]
+    assert "zebras" not in left[0]["match"]["snippet"]
+
+
 async def test_a_search_that_stops_early_goes_on_where_it_stopped(tmp_path: Path) -> None:
     async with service(tmp_path) as here, here.client() as ann:
         ids = [await conversation(ann) for _ in range(5)]

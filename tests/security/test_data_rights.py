@@ -282,6 +282,16 @@ async def test_conversations_of_other_assistants_are_imported_once(
     assert len(turns) == (3 if file is CHATGPT else 2)
 
 
+async def test_what_was_imported_with_an_impossible_date_can_be_exported_and_imported(tmp_path: Path) -> None:
+    file = [{**CLAUDE[0], "created_at": "1969-12-31T00:00:00Z", "updated_at": "9999-12-31T00:00:00Z"}]
+    async with service(tmp_path) as here, here.client(BOB) as bob:
+        await run(here, ANN, "import", content=orjson.dumps(file))
+        await run(here, BOB, "import", content=await exported(here, ANN))
+        (conv,) = (await bob.get("/v1/conversations")).json()["data"]
+
+    assert conv["title"] == "Pears"
+
+
 @pytest.mark.parametrize("data", [b"PK\x03\x04nonsense", b"{}", b"[]", b"[1]", b"\xff\xfe", b'[{"mapping": 3}]'])
 async def test_a_file_that_is_no_export_fails_with_words(tmp_path: Path, data: bytes) -> None:
     async with service(tmp_path) as here, here.client() as ann:
