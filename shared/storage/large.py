@@ -12,9 +12,10 @@ it is gone, and says which blobs go then (privacy/sweep.py).
 
 import asyncio
 import hashlib
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import orjson
 
@@ -37,12 +38,17 @@ from shared.storage.base import (
     Upsert,
 )
 
+log = logging.getLogger("companion.storage")
+
 RECORD_BYTES = 64_000
 """A document over this is made smaller; the design's ceiling is 100 KB."""
 LONG_CHARACTERS = 4_000
 """Only strings at least so long are moved."""
 CACHE_BYTES = 32 * 1024 * 1024
 _MARK = "$blob"
+"""The only key of what stands in the place of a string. An object of a user's that looks the same is stored with its
+value in a list, which ours never is: nobody can take the one for the other."""
+_PART_MISSING = "blob_missing"
 _NAMES = "blobs"
 """The field of a document that says which blobs are its own."""
 
@@ -73,7 +79,8 @@ class LargeFieldStore:
         self, container: str, kind: str, *, before: float, after: float | None = None, limit: int = 100
     ) -> list[Due]:
         found = await self._store.due(container, kind, before=before, after=after, limit=limit)
-        return [Due(due.partition, await self._whole(due.partition, due.stored)) for due in found]
+        whole = [await self._due_whole(due) for due in found]
+        return [due for due in whole if due is not None]
 
     async def changes(self, container: str, partition: str, *, since: str | None, limit: int = 100) -> Changed:
         changed = await self._store.changes(container, partition, since=since, limit=limit)
@@ -156,6 +163,16 @@ class LargeFieldStore:
         body = cast(Document, _restored({key: value for key, value in stored.body.items() if key != _NAMES}, texts))
         return Stored(body, stored.etag)
 
+    async def _due_whole(self, due: Due) -> Due | None:
+        """None for one that lacks a part: timers go on to everybody else's."""
+        try:
+            return Due(due.partition, await self._whole(due.partition, due.stored))
+        except StorageUnavailable as failure:
+            if failure.code != _PART_MISSING:
+                raise  # it is the blobs that cannot be reached: the same for the next one
+            log.warning("record.part_missing", extra={"record": due.stored.body["id"]}, exc_info=True)
+            return None
+
     def _sweeps(self, small: Sequence[Operation]) -> list[Operation]:
         return [
             Upsert(sweep(body["id"], body[_NAMES], self._clock.now() + body["ttl"]))
@@ -189,7 +206,7 @@ class LargeFieldStore:
             return cached
         found = await self._blobs.get(owner, name)
         if found is None:
-            raise StorageUnavailable(f"Part of a record is missing ({name}).", code="blob_missing")
+            raise StorageUnavailable(f"Part of a record is missing ({name}).", code=_PART_MISSING)
         text = found[0].decode()
         self._remember(owner, name, text)
         return text
@@ -236,6 +253,8 @@ def _replaced(value: Any, path: tuple[str | int, ...], moved: dict[tuple[str | i
     """A copy with references in the places of moved strings."""
     if path in moved:
         return {_MARK: moved[path]}
+    if _is_marked(value):
+        return {_MARK: [_replaced(value[_MARK], (*path, _MARK), moved)]}
     if isinstance(value, dict):
         return {key: _replaced(inner, (*path, key), moved) for key, inner in cast(dict[str, Any], value).items()}
     if isinstance(value, list):
@@ -243,13 +262,20 @@ def _replaced(value: Any, path: tuple[str | int, ...], moved: dict[tuple[str | i
     return value
 
 
+def _is_marked(value: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict) and value.keys() == {_MARK}
+
+
 def _restored(value: Any, texts: dict[str, str]) -> Any:
     """A copy with the strings back in their places."""
+    if _is_marked(value):
+        inner = value[_MARK]
+        if isinstance(inner, str) and inner in texts:
+            return texts[inner]
+        if isinstance(inner, list) and len(cast(list[Any], inner)) == 1:
+            return {_MARK: _restored(inner[0], texts)}
     if isinstance(value, dict):
-        fields = cast(dict[str, Any], value)
-        if len(fields) == 1 and fields.get(_MARK) in texts:
-            return texts[fields[_MARK]]
-        return {key: _restored(inner, texts) for key, inner in fields.items()}
+        return {key: _restored(inner, texts) for key, inner in cast(dict[str, Any], value).items()}
     if isinstance(value, list):
         return [_restored(inner, texts) for inner in cast(list[Any], value)]
     return value

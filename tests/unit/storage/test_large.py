@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from shared.clock import ManualClock
+from shared.errors import StorageUnavailable
 from shared.privacy.records import BlobsRecord
 from shared.storage.base import STATE, AlreadyExists, Create, Delete, Missing, Query, Replace, Upsert
 from shared.storage.folder import FolderBlobStore
@@ -101,6 +102,65 @@ async def test_a_user_cannot_forge_a_reference(stores: Stores) -> None:
     read = await stores.store.read(STATE, OWNER, "b")
     assert read is not None
     assert read.body == forged
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"type": "string"},
+        ["resp_1/other"],
+        [["resp_1/other"]],
+        [],
+        None,
+        1,
+        {"$blob": {"$blob": "x"}},
+        {"$blob": ["x"]},
+        "z" * 5_000,
+    ],
+    ids=lambda value: str(value)[:20],
+)
+async def test_an_object_that_looks_like_a_reference_stays_what_it_is(stores: Stores, value: object) -> None:
+    """As a property of a tool's schema may, in a record whose long strings are moved."""
+    record = {**RECORD, "params": {"tools": [{"parameters": {"properties": {"$blob": value}}}]}}
+    await stores.store.batch(STATE, OWNER, [Create(record)])
+
+    read = await stores.fresh().read(STATE, OWNER, "resp_1")
+    assert read is not None
+    assert read.body == record
+
+
+async def test_an_object_that_names_a_blob_of_its_record_stays_what_it_is(stores: Stores) -> None:
+    await stores.store.batch(STATE, OWNER, [Create(RECORD)])
+    names = await stores.names()
+    record = {**RECORD, "params": [{"$blob": name} for name in names]}
+    await stores.store.batch(STATE, OWNER, [Upsert(record)])
+
+    read = await stores.fresh().read(STATE, OWNER, "resp_1")
+    assert read is not None
+    assert read.body == record
+    assert await stores.names() == names
+
+
+async def test_a_due_record_that_lacks_a_part_hides_no_other(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:
+    records = [{**RECORD, "id": f"resp_{n}", "due": float(n)} for n in range(3)]
+    await stores.store.batch(STATE, OWNER, [Create(record) for record in records])
+    await stores.blobs.delete(OWNER, next(name for name in await stores.names() if name.startswith("resp_0/")))
+
+    found = await stores.fresh().due(STATE, "turn", before=10.0)
+    assert [due.stored.body for due in found] == records[1:]
+    assert [record.message for record in caplog.records] == ["record.part_missing"]
+
+
+async def test_due_records_are_not_skipped_while_blobs_cannot_be_reached(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreachable(owner: str, name: str) -> None:
+        raise StorageUnavailable("The blobs are away.")
+
+    await stores.store.batch(STATE, OWNER, [Create({**RECORD, "due": 1.0})])
+    monkeypatch.setattr(stores.blobs, "get", unreachable)  # a folder that cannot be read has no seam of its own
+    with pytest.raises(StorageUnavailable):
+        await stores.fresh().due(STATE, "turn", before=10.0)
 
 
 async def test_many_large_reads_at_once(stores: Stores) -> None:
