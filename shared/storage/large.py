@@ -4,8 +4,9 @@ A store around a store. On the way in, the longest strings of a document over th
 document and their content; on the way out they are put back. Whoever reads and writes records does not notice, and
 what a turn costs does not grow with what was attached to it.
 
-Blobs are written before the batch that names them and deleted after the batch that deletes their document, so a record
-never names a blob that is not there; a process that dies in between leaves a blob that nobody names, for erase to find.
+Blobs are written before the batch that names them and deleted after the batch that deletes their document (or puts a
+`SPENT` one in its place), so a record never names a blob that is not there; a process that dies in between leaves a
+blob that nobody names, for erase to find.
 A document that disappears by its `ttl` deletes nothing: with it a small record is written that outlives it, is due when
 it is gone, and says which blobs go then (privacy/sweep.py).
 """
@@ -45,6 +46,9 @@ RECORD_BYTES = 64_000
 LONG_CHARACTERS = 4_000
 """Only strings at least so long are moved."""
 CACHE_BYTES = 32 * 1024 * 1024
+SPENT = "spent"
+"""The kind to upsert in the place of a document that is deleted but whose id stays taken: the blobs go as in a delete.
+Other writes take no blobs along: to know of any, each would have to read what it replaces."""
 _MARK = "$blob"
 """The only key of what stands in the place of a string. An object of a user's that looks the same is stored with its
 value in a list, which ours never is: nobody can take the one for the other."""
@@ -91,7 +95,7 @@ class LargeFieldStore:
     async def batch(self, container: str, partition: str, operations: Sequence[Operation]) -> list[str]:
         if container != STATE:
             return await self._store.batch(container, partition, operations)
-        orphans = await self._named_by_deleted(partition, operations)
+        orphans = await self._named_by_ended(partition, operations)
         small = [await self._small(partition, operation) for operation in operations]
         try:
             etags = await self._store.batch(container, partition, [*small, *self._sweeps(small)])
@@ -145,9 +149,9 @@ class LargeFieldStore:
             return Replace(small, operation.etag)
         return Create(small) if isinstance(operation, Create) else Upsert(small)
 
-    async def _named_by_deleted(self, owner: str, operations: Sequence[Operation]) -> list[str]:
-        deleted = [operation.id for operation in operations if isinstance(operation, Delete)]
-        found = await asyncio.gather(*(self._store.read(STATE, owner, id_) for id_ in deleted))
+    async def _named_by_ended(self, owner: str, operations: Sequence[Operation]) -> list[str]:
+        ended = [id_ for id_ in map(_ended, operations) if id_ is not None]
+        found = await asyncio.gather(*(self._store.read(STATE, owner, id_) for id_ in ended))
         return [name for stored in found if stored for name in stored.body.get(_NAMES, ())]
 
     async def _all_whole(self, owner: str, found: list[Stored]) -> list[Stored]:
@@ -224,6 +228,14 @@ class LargeFieldStore:
 def sweep(document: str, names: Sequence[str], due: float) -> Document:
     """The record that says which blobs go once a document is gone by itself."""
     return {"id": f"blobs_{document}", "kind": "blobs", "due": due, "of": document, "names": list(names)}
+
+
+def _ended(operation: Operation) -> str | None:
+    """The id of a document that is no more after this."""
+    if isinstance(operation, Delete):
+        return operation.id
+    is_spent = isinstance(operation, Upsert) and operation.body.get("kind") == SPENT
+    return operation.body["id"] if is_spent else None
 
 
 def _body_of(operation: Operation) -> Document | None:

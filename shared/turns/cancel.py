@@ -7,6 +7,7 @@ from shared.conversations.records import TurnRecord, tombstone
 from shared.conversations.repository import find_turn, turns
 from shared.errors import Conflict, NotFound
 from shared.storage.base import STATE, Delete, Document, Missing, Operation, Upsert
+from shared.storage.large import SPENT
 from shared.storage.mutate import Change, mutate
 from shared.turns.context import estimate_tokens
 from shared.turns.follow import get_turn
@@ -98,7 +99,7 @@ def _removal(record: TurnRecord) -> Operation:
     """A turn that was sent with a key leaves its id taken: a late retry of that send must not make it anew."""
     if record.send_key is None:
         return Delete(record.id)
-    return Upsert({"id": record.id, "kind": "spent", "ttl": SPENT_SECONDS})
+    return Upsert({"id": record.id, "kind": SPENT, "ttl": SPENT_SECONDS})
 
 
 def _hide(body: Document | None) -> Document:

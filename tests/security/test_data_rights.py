@@ -126,6 +126,21 @@ async def test_after_an_erasure_no_byte_is_left_in_any_file_or_log(
         assert receipt["counts"][name] > 0, name
 
 
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}], ids=["plain", "with a key"])
+async def test_a_deleted_response_takes_along_what_was_too_large_for_its_record(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    async with service(tmp_path) as here, here.client(ANN, **headers) as ann:
+        turn = await ask(ann, f"{CANARY} {'x' * 80_000}")
+        before = [name async for name in here.app.blobs.list("ann")]
+        deleted = await ann.delete(f"/v1/responses/{turn['id']}")
+        after = [name async for name in here.app.blobs.list("ann")]
+
+    assert deleted.status_code == 200
+    assert before != []
+    assert after == []
+
+
 async def test_an_erasure_leaves_no_trace_of_whose_it_was(tmp_path: Path) -> None:
     owner = "user-quagmire-17"
     async with service(tmp_path, COMPANION_API_KEYS=f"{ANN}={owner}") as here:

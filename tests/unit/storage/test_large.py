@@ -12,8 +12,9 @@ from shared.errors import StorageUnavailable
 from shared.privacy.records import BlobsRecord
 from shared.storage.base import STATE, AlreadyExists, Create, Delete, Missing, Query, Replace, Upsert
 from shared.storage.folder import FolderBlobStore
-from shared.storage.large import RECORD_BYTES, LargeFieldStore
+from shared.storage.large import RECORD_BYTES, SPENT, LargeFieldStore
 from shared.storage.sqlite import SqliteStore
+from shared.telemetry import tallied
 
 OWNER = "ada"
 PICTURE = "data:image/png;base64," + "iVBORw0K" * 40_000
@@ -80,6 +81,22 @@ async def test_a_deleted_record_takes_its_blobs_along(stores: Stores) -> None:
     await stores.store.batch(STATE, OWNER, [Delete("resp_1")])
 
     assert await stores.names() == []
+
+
+async def test_a_record_whose_id_stays_taken_takes_its_blobs_along(stores: Stores) -> None:
+    await stores.store.batch(STATE, OWNER, [Create(RECORD)])
+    await stores.store.batch(STATE, OWNER, [Upsert({"id": "resp_1", "kind": SPENT})])
+
+    assert await stores.names() == []
+
+
+async def test_a_plain_write_reads_nothing(stores: Stores) -> None:
+    [etag] = await stores.store.batch(STATE, OWNER, [Create({"id": "a", "kind": "turn"})])
+    with tallied() as tally:
+        changed = Replace({"id": "a", "kind": "turn"}, etag)
+        await stores.store.batch(STATE, OWNER, [changed, Upsert({"id": "b", "kind": "turn"})])
+
+    assert tally.counts["read"] == 0
 
 
 async def test_conditions_hold_as_ever(stores: Stores) -> None:
