@@ -13,7 +13,7 @@ from shared.identity import guests
 from shared.principal import Principal
 from shared.privacy import service as privacy
 from shared.privacy.pages import everything
-from shared.projects.service import list_projects
+from shared.projects.service import create_project, list_projects
 from shared.sharing.service import read_shared
 from shared.storage.base import DIRECTORY, STATE
 from shared.usage.limits import totals
@@ -52,6 +52,31 @@ async def test_an_erasure_goes_on_wherever_its_worker_died_and_its_receipt_is_th
 
     assert len(counts) > 20
     assert wrong == []
+
+
+async def test_what_one_owner_hits_stops_no_other_owners_erasure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    async with process(tmp_path, clock) as app:
+        for owner in ("eve", "ada"):
+            await create_project(app, owner, name="p", instructions=None, metadata={})
+            receipt = await privacy.start_erase(app, owner)
+            clock.advance(1)
+        clock.advance(privacy.CLAIM_SECONDS)
+        erase_once = privacy.erase_once
+
+        async def unlucky(app: App, owner: str, note: Any) -> bool:
+            if owner == "eve":
+                raise TypeError("a bug")
+            return await erase_once(app, owner, note)
+
+        monkeypatch.setattr(privacy, "erase_once", unlucky)  # no bug that could be relied on
+        looked_at = await privacy.run_due(app)
+        job = await privacy.get_job(app, "ada", receipt.id)
+
+    assert looked_at == 2
+    assert job.status == "completed"
 
 
 async def export(app: App) -> None:
