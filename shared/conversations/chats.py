@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from shared.conversations.records import CHATS, TurnRecord, tombstone
-from shared.conversations.repository import FoundTurn, find_turn, turns
+from shared.conversations.repository import FoundTurn, find_turn, removal_of, turns
 from shared.errors import NotFound
-from shared.storage.base import EVENTS, STATE, Delete, Document, Missing, Store, Upsert
+from shared.storage.base import EVENTS, STATE, Document, Missing, Store, Upsert
 from shared.storage.mutate import Change, mutate
 
 PREFIX = "chatcmpl-"
@@ -96,7 +96,7 @@ async def delete_chat(store: Store, owner: str, id_: str, *, now: float) -> None
     found = await get_chat(store, owner, id_)
     try:
         gone = Upsert(tombstone(found.record.id, "turn", now))
-        await store.batch(STATE, owner, [Delete(found.record.id), gone])
+        await store.batch(STATE, owner, [removal_of(found.record), gone])
     except Missing:
         raise _no_chat(id_) from None
     await store.erase(EVENTS, found.record.id)

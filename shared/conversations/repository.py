@@ -4,10 +4,13 @@ from collections.abc import AsyncGenerator
 from typing import Literal, NamedTuple
 
 from shared.conversations.records import ConversationRecord, TurnRecord
-from shared.storage.base import STATE, Query, Store, Stored
+from shared.storage.base import STATE, Delete, Operation, Query, Store, Stored, Upsert
+from shared.storage.large import SPENT
 
 PAGE = 40
 """Turns read at a time when walking a thread."""
+SPENT_SECONDS = 86_400
+"""How long the key of a deleted turn stays taken."""
 
 
 class FoundTurn(NamedTuple):
@@ -93,3 +96,10 @@ def is_on_path(turn: TurnRecord, head: TurnRecord) -> bool:
     if turn.branch == head.branch:
         return True
     return any(turn.branch == branch and turn.depth <= depth for branch, depth in head.lineage)
+
+
+def removal_of(record: TurnRecord) -> Operation:
+    """A turn that was sent with a key leaves its id taken: a late retry of that send must not make it anew."""
+    if record.send_key is None:
+        return Delete(record.id)
+    return Upsert({"id": record.id, "kind": SPENT, "ttl": SPENT_SECONDS})

@@ -3,11 +3,11 @@
 from contextlib import suppress
 
 from shared.app import App
+from shared.conversations.deletion import leave_tombstone
 from shared.conversations.records import TurnRecord, tombstone
-from shared.conversations.repository import find_turn, turns
+from shared.conversations.repository import find_turn, removal_of, turns
 from shared.errors import Conflict, NotFound
-from shared.storage.base import STATE, Delete, Document, Missing, Operation, Upsert
-from shared.storage.large import SPENT
+from shared.storage.base import STATE, Document, Missing, Upsert
 from shared.storage.mutate import Change, mutate
 from shared.turns.context import estimate_tokens
 from shared.turns.follow import get_turn
@@ -17,8 +17,6 @@ from shared.turns.run import estimated_usage, usage_body
 from shared.turns.takeover import Claimed, claim
 
 _TRIES = 10
-SPENT_SECONDS = 86_400
-"""How long the key of a deleted response stays taken."""
 
 
 async def cancel_turn(app: App, owner: str, response_id: str) -> TurnRecord:
@@ -90,16 +88,10 @@ async def delete_turn(app: App, owner: str, response_id: str) -> None:
     if record.conversation is not None or await _has_children(app, owner, record):
         await mutate(app.store, STATE, owner, [], [Change(response_id, _hide)])
     else:
+        await leave_tombstone(app.store, owner, f"feedback_{record.token}", "feedback", app.clock.now())
         with suppress(Missing):  # deleted by another request meanwhile: gone is gone
             gone = Upsert(tombstone(record.id, "turn", app.clock.now()))
-            await app.store.batch(STATE, owner, [_removal(record), gone])
-
-
-def _removal(record: TurnRecord) -> Operation:
-    """A turn that was sent with a key leaves its id taken: a late retry of that send must not make it anew."""
-    if record.send_key is None:
-        return Delete(record.id)
-    return Upsert({"id": record.id, "kind": SPENT, "ttl": SPENT_SECONDS})
+            await app.store.batch(STATE, owner, [removal_of(record), gone])
 
 
 def _hide(body: Document | None) -> Document:

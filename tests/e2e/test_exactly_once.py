@@ -134,6 +134,19 @@ async def test_any_count_of_retries_is_taken(here: Service, count: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
+async def test_a_stored_completion_that_was_deleted_is_not_made_anew_by_a_late_retry(here: Service) -> None:
+    body = {"model": "companion", "messages": [{"role": "user", "content": "one"}], "store": True}
+    async with here.client() as client:
+        headers = {"idempotency-key": "k"}
+        made = (await client.post("/v1/chat/completions", json=body, headers=headers)).json()
+        await client.delete(f"/v1/chat/completions/{made['id']}")
+        again = await client.post("/v1/chat/completions", json=body, headers=headers)
+        shown = await client.get(f"/v1/chat/completions/{made['id']}")
+
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "response_deleted")
+    assert shown.status_code == 404
+
+
 async def test_a_refused_request_leaves_its_key_free(here: Service) -> None:
     async with here.client() as client:
         refused = await client.post("/v1/projects", json={"name": ""}, headers={"idempotency-key": "k"})

@@ -170,6 +170,18 @@ async def test_feedback_is_one_per_response(tmp_path: Path) -> None:
     assert [(each["rating"], each["comment"]) for each in listed] == [("down", "Too short.")]
 
 
+async def test_feedback_goes_with_its_response(tmp_path: Path) -> None:
+    async with service(tmp_path) as here, here.client() as ann:
+        turn = await ask(ann, "Hello.")
+        body = {"response": turn["id"], "rating": "down", "comment": "private"}
+        feedback = (await ann.post("/v1/feedback", json=body)).json()
+        await ann.delete(f"/v1/responses/{turn['id']}")
+        gone = await ann.get(f"/v1/feedback/{feedback['id']}")
+        listed = (await ann.get("/v1/feedback")).json()["data"]
+
+    assert (gone.status_code, listed) == (404, [])
+
+
 async def test_a_temporary_conversation_is_in_no_list_search_or_change(tmp_path: Path) -> None:
     clock = ManualClock()
     async with service(tmp_path, clock=clock) as here, here.client() as ann:
