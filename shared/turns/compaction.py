@@ -10,7 +10,7 @@ from typing import Any
 
 from shared.app import App
 from shared.conversations.records import Summary, TurnRecord
-from shared.conversations.repository import turns
+from shared.conversations.repository import follow_path, turns
 from shared.errors import AssistantError
 from shared.ids import item_id
 from shared.models.base import SUMMARY_INSTRUCTIONS, Finished, ModelRequest, TextDelta, Usage
@@ -28,7 +28,7 @@ log = logging.getLogger("companion.turns")
 SUMMARY_TOKENS = 2000
 """Most tokens of a summary."""
 FAR_BACK = 400
-"""Turns read at most where a long history was never summarised (an import, say)."""
+"""Turns read at most, those of other branches too, where a long history was never summarised (an import, say)."""
 
 
 async def compact_first(run: Run, context: Context, request: ModelRequest) -> None:
@@ -119,17 +119,15 @@ def chunks(text: str, *, most: int) -> list[str]:
 async def _further_back(app: App, owner: str, context: Context) -> list[TurnRecord]:
     """What is to be summarised; where the history goes on before it without a summary, that too, up to a bound."""
     older = list(context.older)
-    while context.summary is None and older[0].parent is not None and len(older) < FAR_BACK:
-        page = await turns(app.store, owner, older[0].group, after=older[0].sort)
+    wanted, after, read = older[0].parent, older[0].sort, len(older)
+    while context.summary is None and wanted is not None and read < FAR_BACK:
+        page = await turns(app.store, owner, older[0].group, after=after)
         if not page:
             break
-        wanted: str | None = older[0].parent
-        for turn in page:
-            if turn.id == wanted:
-                older.insert(0, turn)
-                wanted = turn.parent
-        if page[-1].depth == 0:
-            break
+        path, wanted = follow_path(page, wanted)
+        older[:0] = reversed(path)
+        # Behind the page, not behind what was found on it: a page may be full of other branches.
+        after, read = page[-1].sort, read + len(page)
     return older
 
 

@@ -1,15 +1,23 @@
 """A conversation may outgrow the model's window; the turn before the call makes room."""
 
-import pytest
+from typing import Any
 
+import pytest
+from pydantic import TypeAdapter
+
+from shared.app import App
+from shared.conversations.repository import PAGE
+from shared.conversations.service import add_items, update_conversation
 from shared.errors import InvalidRequest
 from shared.models.base import SUMMARY_INSTRUCTIONS, SUMMARY_MARKER, ModelRequest
 from shared.models.deployment import Deployment, Route
 from shared.models.offline import OfflineModel
 from shared.models.router import Router
 from shared.models.scripted import ScriptedModel, says
+from shared.storage.base import STATE, Delete, Stored
 from shared.turns.context import estimate_tokens
 from shared.turns.follow import get_turn
+from shared.wire.items import InputItem
 from tests.unit.turns.asking import CALLER, ask, conversation, text_of
 from tests.unit.turns.conftest import MakeApp
 
@@ -122,3 +130,54 @@ async def test_tokens_of_the_summary_are_counted(make_app: MakeApp) -> None:
 
     assert turn.usage is not None
     assert turn.usage["input_tokens"] == 20
+
+
+async def test_what_lies_behind_many_versions_of_a_turn_is_summarised_too(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than one page holds, and the one that was gone on from is the last of them."""
+    model = Recorded()
+    app = make_app(model, **SMALL)
+    conv = await conversation(app)
+    root = await ask(app, "My name is Ada.", conversation=conv)
+    versions = [(await ask(app, "again", conversation={"id": conv, "parent": root.id})).id for _ in range(PAGE + 5)]
+    await update_conversation(app, CALLER.owner, conv, head=min(versions))
+    for number in range(10):
+        await add_items(app, CALLER.owner, conv, _said(f"Message {number}: " + "words " * 20))
+    _at_most(20, app, monkeypatch)
+    turn = await ask(app, "What is my name?", conversation=conv)
+
+    asked = [request for request in model.requests if request.instructions == SUMMARY_INSTRUCTIONS]
+    assert turn.status == "completed"
+    assert any("My name is Ada." in str(request.items) for request in asked)
+
+
+async def test_a_history_with_turns_missing_is_summarised_as_far_as_it_goes(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(Recorded(), **SMALL)
+    conv = await conversation(app)
+    first, _, third = [await ask(app, text, conversation=conv) for text in ("one", "two", "three")]
+    for number in range(10):
+        await add_items(app, CALLER.owner, conv, _said(f"Message {number}: " + "words " * 20))
+    await app.store.batch(STATE, CALLER.owner, [Delete(first.id), Delete(third.id)])
+    _at_most(20, app, monkeypatch)
+    turn = await ask(app, "go on", conversation=conv)
+
+    assert turn.status == "completed"
+    assert turn.summary is not None
+
+
+def _said(text: str) -> list[InputItem]:
+    return TypeAdapter(list[InputItem]).validate_python([{"type": "message", "role": "user", "content": text}])
+
+
+def _at_most(queries: int, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patched, because a loop without an end does not yield to a timeout: in memory, no query waits."""
+    left, real = iter(range(queries)), app.store.query
+
+    async def query(*what: Any) -> list[Stored]:
+        assert next(left, None) is not None, "it reads and reads"
+        return await real(*what)
+
+    monkeypatch.setattr(app.store, "query", query)
