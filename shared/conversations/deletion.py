@@ -1,12 +1,13 @@
 """Deleting a conversation: hidden at once, restorable for some days, then gone with its turns and their journals."""
 
 import asyncio
+from contextlib import suppress
 
 from shared.clock import Clock
-from shared.conversations.records import ConversationRecord, tombstone
+from shared.conversations.records import ConversationRecord, TurnRecord, tombstone
 from shared.conversations.repository import find_turn, turns
 from shared.errors import NotFound
-from shared.storage.base import EVENTS, STATE, Delete, Document, Missing, Query, Stale, Store, Upsert
+from shared.storage.base import EVENTS, STATE, Delete, Document, Missing, Query, Replace, Stale, Store, Upsert
 from shared.storage.mutate import Change, mutate
 
 DELETED = "conversation.deleted"
@@ -47,7 +48,7 @@ async def restore(store: Store, clock: Clock, owner: str, id_: str) -> Conversat
     failed = turn is None or turn.record.status == "failed"
 
     def apply(body: Document | None) -> Document:
-        if body is None or body.get("kind") != DELETED:
+        if body is None or body.get("kind") != DELETED or body.get("purged_at") is not None:
             raise _missing(id_)
         header = ConversationRecord.model_validate(body)
         changes: Document = {"kind": "conversation", "deleted_at": None, "due": None}
@@ -62,27 +63,61 @@ async def restore(store: Store, clock: Clock, owner: str, id_: str) -> Conversat
 async def purge(store: Store, clock: Clock, owner: str, id_: str) -> bool:
     """Remove a hidden conversation with everything that is part of it. Safe to repeat, and to break off.
 
+    Forks (`previous_response_id`) are no part of it, and stay (docs/adr/0004). So does, out of reach of its id, what
+    they go on from: as with a response that is deleted while others are built on it.
+
     Returns:
         False when a response is still being made in it: try again later.
     """
-    stored = await store.read(STATE, owner, id_)
-    if stored is None or stored.body.get("kind") != DELETED:
-        return True
-    while page := await turns(store, owner, id_, limit=_BATCH):
-        if not all(turn.is_final for turn in page):
-            header = ConversationRecord.model_validate(stored.body)
-            later = header.model_copy(update={"due": clock.now() + _WAIT})
-            await store.batch(STATE, owner, [Upsert(later.document())])
+
+    def seal(body: Document | None) -> Document:
+        if body is None or body.get("kind") != DELETED:
+            raise _missing(id_)
+        return ConversationRecord.model_validate(body).model_copy(update={"purged_at": clock.now()}).document()
+
+    try:
+        _, (sealed,) = await mutate(store, STATE, owner, [], [Change(id_, seal)])
+    except NotFound:
+        return True  # purged by another, or restored meanwhile
+    after: str | None = None
+    needed = set[str | None]()
+    while page := await turns(store, owner, id_, after=after, limit=_BATCH):
+        if any(turn.conversation == id_ and not turn.is_final for turn in page):
+            with suppress(Stale, Missing):
+                await store.batch(STATE, owner, [Replace({**sealed.body, "due": clock.now() + _WAIT}, sealed.etag)])
             return False
-        await remove_turns(store, owner, [turn.id for turn in page], now=clock.now())
+        for turn in page:  # deepest first: a fork comes before what it goes on from
+            if turn.id in needed or (turn.conversation != id_ and turn.is_stored):
+                needed.add(turn.parent)
+        own = [turn for turn in page if turn.conversation == id_]
+        await _leave_to_forks(store, owner, [turn.id for turn in own if turn.id in needed])
+        await remove_turns(store, owner, [turn.id for turn in own if turn.id not in needed], now=clock.now())
+        after = page[-1].sort
     while found := await store.query(STATE, owner, Query(kind="feedback", group=id_, limit=_BATCH)):
         await remove(store, owner, [each.body["id"] for each in found], "feedback", now=clock.now())
     try:
         gone = tombstone(id_, "conversation", clock.now())
-        await store.batch(STATE, owner, [Delete(id_, stored.etag), Upsert(gone)])
+        await store.batch(STATE, owner, [Delete(id_, sealed.etag), Upsert(gone)])
     except (Stale, Missing):
         return False
     return True
+
+
+async def _leave_to_forks(store: Store, owner: str, ids: list[str]) -> None:
+    """Turns of a conversation that is purged, on which forks are built: no longer its part, no longer responses."""
+
+    def leave(body: Document | None) -> Document:
+        if body is None or body.get("kind") != "turn":
+            raise NotFound("It is gone already.")
+        changes: Document = {"conversation": None, "is_stored": False}
+        return TurnRecord.model_validate(body).model_copy(update=changes).document()
+
+    async def change(id_: str) -> None:
+        with suppress(NotFound):
+            await mutate(store, STATE, owner, [], [Change(id_, leave)])
+
+    await asyncio.gather(*(store.erase(EVENTS, id_) for id_ in ids))
+    await asyncio.gather(*map(change, ids))
 
 
 async def remove_turns(store: Store, owner: str, ids: list[str], *, now: float) -> None:

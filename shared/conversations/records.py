@@ -72,6 +72,8 @@ class ConversationRecord(Record):
     deleted_at: float | None = None
     due: float | None = None
     """When a deleted one is purged."""
+    purged_at: float | None = None
+    """When its turns began to be removed: it can no longer be restored, whatever breaks off the purge."""
     ttl: int | None = None
     """Set: a temporary conversation, in no list, search, change feed or log; its turns have the same."""
 

@@ -62,7 +62,7 @@ KINDS: dict[str, Kind] = {
             is_exported=True,
             is_imported=True,
             id_prefix="conv_",
-            left_out=frozenset({"running", "body_hash", "due", "deleted_at"}),
+            left_out=frozenset({"running", "body_hash", "due", "deleted_at", "purged_at"}),
         ),
         Kind(name="conversation.deleted", record=ConversationRecord, erased="with the partition"),
         Kind(

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from shared.app import App
 from shared.conversations.deletion import purge, remove, remove_turns
-from shared.conversations.records import FINAL, ConversationRecord, Record, TurnRecord, header_sort
+from shared.conversations.records import CHATS, FINAL, ConversationRecord, Record, TurnRecord, header_sort
 from shared.conversations.repository import conversations
 from shared.errors import AssistantError, Conflict, NotFound, RateLimited, StorageUnavailable
 from shared.identity.guests import find_adoption
@@ -640,18 +640,30 @@ async def _purge_conversations(app: App, owner: str, before: float) -> int:
 
 
 async def _purge_turns(app: App, owner: str, before: float) -> int:
-    """Responses and chat completions outside of conversations; of a chain, all of it or nothing."""
+    """Responses and chat completions outside of conversations; of a chain, all of it or nothing.
+
+    What was forked off a conversation goes by its own age, and stays as long as something younger goes on from it.
+    """
     newest: dict[str, float] = {}
     ids: dict[str, list[str]] = {}
+    forked: dict[str, str | None] = {}
     async for page in everything(app.store, STATE, owner):
         for stored in page:
             body = stored.body
-            if body.get("kind") != "turn" or str(body["group"]).startswith("conv_"):
+            if body.get("kind") != "turn" or body.get("conversation") is not None:
                 continue
-            chain = body["id"] if body["group"] == "chat" else body["group"]
+            is_fork = body["group"].startswith("conv_")
+            chain = body["id"] if is_fork or body["group"] == CHATS else body["group"]
             at = body.get("completed_at") or (body["created_at"] if body["status"] in FINAL else _FOREVER)
             newest[chain] = max(newest.get(chain, 0.0), at)
             ids.setdefault(chain, []).append(body["id"])
+            if is_fork:
+                forked[chain] = body.get("parent")
+    for id_, parent in forked.items():
+        above = parent
+        while above in forked and newest[above] < newest[id_]:
+            newest[above] = newest[id_]
+            above = forked[above]
     old = [id_ for chain, at in newest.items() if at < before for id_ in ids[chain]]
     for start in range(0, len(old), 90):
         await remove_turns(app.store, owner, old[start : start + 90], now=app.clock.now())

@@ -337,6 +337,30 @@ async def test_what_has_not_changed_for_as_long_as_the_owner_says_is_deleted(tmp
     assert gone.status_code == 404
 
 
+async def test_retention_judges_a_fork_by_its_own_age(tmp_path: Path) -> None:
+    """It is no part of the conversation it was forked off; what it goes on from stays as long as it does."""
+    from shared.clock import ManualClock
+
+    clock = ManualClock()
+    async with service(tmp_path, clock=clock) as here, here.client() as ann:
+        await ann.post("/v1/me", json={"retention_days": 30})
+        old = await ask(ann, "My name is Ada.", conversation=await conversation(ann))
+        forgotten = await ask(ann, "Old.", previous_response_id=old["id"])
+        clock.advance(20 * 86_400)
+        fork = await ask(ann, "New.", previous_response_id=old["id"])
+        clock.advance(20 * 86_400)
+        await privacy.run_due(here.app)
+        found = [(await ann.get(f"/v1/responses/{each['id']}")).status_code for each in (old, forgotten, fork)]
+        went_on = await ask(ann, "What is my name?", previous_response_id=fork["id"])
+        clock.advance(31 * 86_400)
+        await privacy.run_due(here.app)
+        left = {each.body["kind"] for each in await here.app.store.scan("state", "ann")}
+
+    assert found == [404, 404, 200]
+    assert "Ada" in str(went_on["output"])
+    assert "turn" not in left
+
+
 async def test_a_job_that_the_queue_lost_is_found_by_the_timer(tmp_path: Path) -> None:
     from shared.clock import ManualClock
 
