@@ -43,21 +43,36 @@ async def restore(store: Store, clock: Clock, owner: str, id_: str) -> Conversat
     """
     stored = await store.read(STATE, owner, id_)
     running = stored.body.get("running") if stored else None
-    turn = await find_turn(store, owner, running) if running else None
-    is_over = running is not None and (turn is None or turn.record.is_final)
-    failed = turn is None or turn.record.status == "failed"
+    ended = await _ended(store, owner, running)
 
-    def apply(body: Document | None) -> Document:
+    def show(body: Document | None) -> Document:
         if body is None or body.get("kind") != DELETED or body.get("purged_at") is not None:
             raise _missing(id_)
         header = ConversationRecord.model_validate(body)
         changes: Document = {"kind": "conversation", "deleted_at": None, "due": None}
-        if is_over and header.running == running:  # it ended while its conversation was hidden
-            changes |= {"running": None, "head": header.head if failed else running}
-        return header.model_copy(update=changes).document()
+        return header.model_copy(update=changes | (ended if header.running == running else {})).document()
 
-    _, changed = await mutate(store, STATE, owner, [], [Change(id_, apply)])
-    return ConversationRecord.model_validate(changed[0].body)
+    def let_go(body: Document | None) -> Document:
+        if body is None or body.get("kind") != "conversation":
+            raise _missing(id_)
+        header = ConversationRecord.model_validate(body)
+        return header.model_copy(update=ended if header.running == running else {}).document()
+
+    _, (shown,) = await mutate(store, STATE, owner, [], [Change(id_, show)])
+    # One that ended since it was looked at did not find the conversation, and would hold it for ever.
+    if shown.body.get("running") == running and (ended := await _ended(store, owner, running)):
+        _, (shown,) = await mutate(store, STATE, owner, [], [Change(id_, let_go)])
+    return ConversationRecord.model_validate(shown.body)
+
+
+async def _ended(store: Store, owner: str, running: str | None) -> Document:
+    """What the end of this turn changes in the header that it holds; nothing while it runs."""
+    turn = await find_turn(store, owner, running) if running else None
+    if running is None or (turn is not None and not turn.record.is_final):
+        return {}
+    if turn is None or turn.record.status == "failed":
+        return {"running": None}
+    return {"running": None, "head": running, "is_rewound": False}
 
 
 async def purge(store: Store, clock: Clock, owner: str, id_: str) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from shared.clock import ManualClock
 from shared.conversations import deletion
 from shared.conversations.records import TurnRecord
+from shared.conversations.repository import FoundTurn
 from shared.conversations.service import delete_conversation
 from shared.models.offline import OfflineModel
 from shared.principal import Principal
@@ -109,6 +110,32 @@ async def test_a_conversation_that_was_restored_is_not_hidden_again_by_its_purge
 
     assert not is_purged
     assert restored == [shown.status_code]
+
+
+async def test_a_turn_that_ends_while_its_conversation_is_restored_lets_go_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patched: the moment between what the restore reads and what it writes."""
+    async with service(tmp_path, model=OfflineModel(word_delay=0.02)) as here, here.client() as ann:
+        conv = await conversation(ann)
+        running = await begin(here, "Say some words, please.", conversation=conv)
+        await ann.delete(f"/v1/conversations/{conv}")
+        real = deletion.find_turn
+
+        async def find_turn(*what: Any) -> FoundTurn | None:
+            found = await real(*what)
+            assert found is not None
+            assert not found.record.is_final
+            monkeypatch.undo()
+            await running.finished()
+            return found
+
+        monkeypatch.setattr(deletion, "find_turn", find_turn)
+        restored = (await ann.post(f"/v1/conversations/{conv}/restore")).json()
+        next_one = await ask(ann, "And now?", conversation=conv)
+
+    assert (restored["running"], restored["head"]) == (None, running.record.id)
+    assert next_one["status"] == "completed"
 
 
 class Died(BaseException):
