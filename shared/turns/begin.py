@@ -22,7 +22,7 @@ from shared.stages import stage
 from shared.storage.base import AlreadyExists
 from shared.telemetry import Tally, tallied
 from shared.turns.compaction import compact_first
-from shared.turns.context import Context
+from shared.turns.context import SUMMARY_CALLS, SUMMARY_TOKENS, Context
 from shared.turns.follow import relay
 from shared.turns.ledger import HeadMoved
 from shared.turns.live import LiveTurn
@@ -164,8 +164,9 @@ def _is_roomy(plan: Plan, limits: Limits, cost: float) -> bool:
 
 
 def _cost(app: App, plan: Plan) -> float:
-    """What the turn's first call may cost at most."""
+    """What the turn's first call may cost at most, and the summary before it."""
     output = plan.turn.params["max_output_tokens"] or DEFAULT_OUTPUT_TOKENS
+    output += SUMMARY_CALLS * SUMMARY_TOKENS if plan.context.needs_summary else 0
     tokens = max(0, plan.reserve_tokens - output)
     return cost_of(app.models, app.settings.usage, plan.request.model, input_tokens=tokens, output_tokens=output)
 

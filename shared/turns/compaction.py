@@ -15,7 +15,16 @@ from shared.errors import AssistantError
 from shared.ids import item_id
 from shared.models.base import SUMMARY_INSTRUCTIONS, Finished, ModelRequest, TextDelta, Usage
 from shared.principal import Principal
-from shared.turns.context import Context, estimate_tokens, model_items, summary_item
+from shared.turns.context import (
+    CHARS_PER_TOKEN,
+    SUMMARY_CALLS,
+    SUMMARY_TOKENS,
+    Context,
+    chunk_tokens,
+    estimate_tokens,
+    model_items,
+    summary_item,
+)
 from shared.turns.prepare import TurnRequest, model_of, prepare
 from shared.turns.run import Run, usage_body
 from shared.usage.service import reserved
@@ -25,8 +34,6 @@ type Json = dict[str, Any]
 
 log = logging.getLogger("companion.turns")
 
-SUMMARY_TOKENS = 2000
-"""Most tokens of a summary."""
 FAR_BACK = 400
 """Turns read at most, those of other branches too, where a long history was never summarised (an import, say)."""
 
@@ -57,7 +64,8 @@ async def remember_summary(run: Run, context: Context) -> Context:
 async def summarise(
     app: App, model: str, before: str | None, items: list[Json], *, window: int, limit: int = SUMMARY_TOKENS
 ) -> tuple[str, Usage, float]:
-    """Items (and the summary of what came before them) as a text of few words, in as many calls as the window needs.
+    """Items (and the summary of what came before them) as a text of few words, in as many calls as the window needs,
+    up to a bound; then the newest are read.
 
     Returns:
         The summary, the tokens and the money it took.
@@ -66,7 +74,7 @@ async def summarise(
         AssistantError: the model failed.
     """
     summary, usage, cost = before, Usage(), 0.0
-    for chunk in chunks(transcript(items), most=max(1000, (window - SUMMARY_TOKENS) * 4 // 2)):
+    for chunk in chunks(transcript(items), most=chunk_tokens(window) * CHARS_PER_TOKEN)[-SUMMARY_CALLS:]:
         content = f"Summary so far:\n{summary}\n\nThen:\n{chunk}" if summary else chunk
         message: Json = {
             "id": "msg_summary",

@@ -16,6 +16,10 @@ CHARS_PER_TOKEN = 4
 IMAGE_TOKENS = 800
 """What an image counts for, whatever its bytes: a middle of the published tables of image token counts."""
 
+SUMMARY_TOKENS = 2000
+"""Most tokens of a summary."""
+SUMMARY_CALLS = 4
+"""Model calls of one summary at most: what is older than they can read is left out of it."""
 _ITEM_TOKENS = 40
 """What the JSON around a summary takes."""
 
@@ -35,6 +39,11 @@ def _item_tokens(item: Json) -> int:
         texts = [part for part in parts if not (isinstance(part, dict) and part.get("type") == "input_image")]  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
         return images * IMAGE_TOKENS + len(orjson.dumps(texts)) // CHARS_PER_TOKEN + 4
     return len(orjson.dumps(item)) // CHARS_PER_TOKEN + 4
+
+
+def chunk_tokens(window: int) -> int:
+    """What one call of a summary reads anew, in a model's window of so many tokens."""
+    return max(250, (window - SUMMARY_TOKENS) // 2)
 
 
 def turn_items(turn: TurnRecord) -> list[Json]:
@@ -88,6 +97,16 @@ class Context:
     def items(self) -> list[Json]:
         """What the model is sent."""
         return [*_without_orphans([*self._head(), *self._items(self.kept)]), *self.input]
+
+    def summarising(self, window: int) -> int:
+        """Tokens that the calls which make the summary of `older` take at most, read and written."""
+        if not self.older:
+            return 0
+        chunk = chunk_tokens(window)
+        most = SUMMARY_CALLS * chunk
+        if self.summary is not None or self.older[0].parent is None:  # else more is read before them
+            most = min(most, sum(estimate_tokens(model_items(turn)) for turn in self.older))
+        return most + -(-most // chunk) * 2 * SUMMARY_TOKENS
 
     def summarised(self, summary: str) -> "Context":
         """The same with everything older in the summary."""

@@ -162,7 +162,8 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
     await stage()
     asking = model_request(app, turn, model, context.items)
     app.models.check(route, asking)
-    reserve_tokens = asking.tokens + (create.max_output_tokens or DEFAULT_OUTPUT_TOKENS)
+    output_tokens = create.max_output_tokens or DEFAULT_OUTPUT_TOKENS
+    reserve_tokens = asking.tokens + context.summarising(window) + output_tokens
     trace.context = context_parts(context, asking, window=window)
     trace.prepare_ms = trace.elapsed()
     return Plan(

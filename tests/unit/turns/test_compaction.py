@@ -2,23 +2,24 @@
 
 from typing import Any
 
+import orjson
 import pytest
 from pydantic import TypeAdapter
 
 from shared.app import App
 from shared.conversations.repository import PAGE
 from shared.conversations.service import add_items, update_conversation
-from shared.errors import InvalidRequest
+from shared.errors import InvalidRequest, QuotaExceeded
 from shared.models.base import SUMMARY_INSTRUCTIONS, SUMMARY_MARKER, ModelRequest
 from shared.models.deployment import Deployment, Route
 from shared.models.offline import OfflineModel
 from shared.models.router import Router
 from shared.models.scripted import ScriptedModel, says
 from shared.storage.base import STATE, Delete, Stored
-from shared.turns.context import estimate_tokens
+from shared.turns.context import SUMMARY_CALLS, estimate_tokens
 from shared.turns.follow import get_turn
 from shared.wire.items import InputItem
-from tests.unit.turns.asking import CALLER, ask, conversation, text_of
+from tests.unit.turns.asking import CALLER, ask, begin, conversation, text_of
 from tests.unit.turns.conftest import MakeApp
 
 SMALL = {"COMPANION_CONTEXT_TOKENS": "600", "COMPANION_CONTEXT_TURNS": "10"}
@@ -130,6 +131,37 @@ async def test_tokens_of_the_summary_are_counted(make_app: MakeApp) -> None:
 
     assert turn.usage is not None
     assert turn.usage["input_tokens"] == 20
+
+
+async def test_the_money_of_the_summary_is_held_before_it_is_made(make_app: MakeApp) -> None:
+    """Else many at once would each find the day's money untouched."""
+    plans = {"default": {"usd_per_day": 0.05, "usd_per_month": 1, "tokens_per_minute": None}}
+    environ = {"COMPANION_PLANS": orjson.dumps(plans).decode(), "COMPANION_PRICES": '{"*": {"input": 2, "output": 0}}'}
+    app = make_app(Recorded(), **SMALL, **environ)
+    first, second = [await _long(app, words=2000) for _ in range(2)]
+    running = await begin(app, "go on", conversation=first, max_output_tokens=50)
+    with pytest.raises(QuotaExceeded) as refused:
+        await begin(app, "go on", conversation=second, max_output_tokens=50)
+    await running.finished()
+
+    assert refused.value.code == "insufficient_quota"
+
+
+async def test_a_summary_takes_no_more_calls_than_its_bound(make_app: MakeApp) -> None:
+    model = Recorded()
+    app = make_app(model, **SMALL)
+    await ask(app, "go on", conversation=await _long(app, words=25_000))
+
+    asked = [request for request in model.requests if request.instructions == SUMMARY_INSTRUCTIONS]
+    assert len(asked) == SUMMARY_CALLS
+    assert "Message 0" not in str(asked[0].items)
+
+
+async def _long(app: App, *, words: int) -> str:
+    conv = await conversation(app)
+    for number in range(10):
+        await add_items(app, CALLER.owner, conv, _said(f"Message {number}: " + "words " * words))
+    return conv
 
 
 async def test_what_lies_behind_many_versions_of_a_turn_is_summarised_too(
