@@ -24,7 +24,7 @@ from shared.ids import derived_token
 from shared.jobs.base import JOBS
 from shared.privacy.archive import Blob, open_archive, read_blobs, read_entry, read_records, write_archive
 from shared.privacy.foreign import foreign_records
-from shared.privacy.pages import everything, in_batches
+from shared.privacy.pages import BATCH, everything, in_batches
 from shared.privacy.records import PROFILE, DataJobRecord, ErasureRecord, JobStatus, JobType, ProfileRecord
 from shared.privacy.registry import OWNERS_DIRECTORY
 from shared.privacy.sweep import sweep_blobs
@@ -36,6 +36,7 @@ from shared.storage.base import (
     STATE,
     AlreadyExists,
     Create,
+    Delete,
     Document,
     Missing,
     Operation,
@@ -44,11 +45,12 @@ from shared.storage.base import (
     Stale,
     Store,
     Stored,
+    Upsert,
 )
-from shared.storage.large import sweep
+from shared.storage.large import outlines, sweep
 from shared.storage.mutate import Change, mutate
 from shared.turns.cancel import end_turn
-from shared.turns.journal import scrub
+from shared.turns.journal import Journal, read_tail, scrub, seal
 from shared.turns.ledger import MOVED
 from shared.wire.answers.chat import StoredChatCompletion
 from shared.wire.answers.responses import ResponseObject
@@ -401,15 +403,22 @@ async def _run_erasure(app: App, stored: Stored) -> None:
     claim = _Erasure(app, work, stored.etag)
     try:
         await claim.save(**changes)
-        for _ in range(MAX_TRIES):  # what began before the keys were gone may write once more
+        for _ in range(MAX_TRIES):  # what began before the keys were gone may write once more, or have begun just now
             if not await erase_once(app, work.owner, claim.note):
                 break
             await claim.save(counts=_sum(claim.work.counts, claim.work.found), found={})
     except (Stale, Missing):
         return  # another worker has it
+    await _leave_no_traces(app, work.id)
     await _receipt(app, claim.work, status="completed")
     await app.store.erase(DIRECTORY, work.id)
     log.info("erasure.completed", extra={"receipt": work.receipt})
+
+
+async def _leave_no_traces(app: App, id_: str) -> None:
+    """What is deleted by its id may leave bytes in a file; to erase anything, after it, takes them along."""
+    await app.store.batch(EVENTS, id_, [Upsert({"id": id_})])
+    await app.store.erase(EVENTS, id_)
 
 
 @dataclass(slots=True)
@@ -449,8 +458,6 @@ async def erase_once(app: App, owner: str, note: Callable[[dict[str, int]], Awai
     if not found.counts:
         return False
     await note(found.counts)
-    for id_ in found.running:
-        await _stop(app, owner, id_)
     for guest in found.guests:
         await _erase_partitions(app, guest, await _find_everything(app, guest))
     await _erase_partitions(app, owner, found)
@@ -462,8 +469,13 @@ class _Found:
     """What an owner has, or some of what it leads to."""
 
     counts: dict[str, int] = field(default_factory=dict[str, int])
+    records: list[str] = field(default_factory=list[str])
+    """All but turns that run."""
     running: list[str] = field(default_factory=list[str])
     turns: list[str] = field(default_factory=list[str])
+    """All but those that run."""
+    fenced: set[str] = field(default_factory=set[str])
+    """Of these, the ones taken from a host that may not know of it yet."""
     directory: list[str] = field(default_factory=list[str])
     guests: list[str] = field(default_factory=list[str])
     messages: list[str] = field(default_factory=list[str])
@@ -476,9 +488,13 @@ class _Found:
         """A record of the owner's."""
         kind = str(body.get("kind"))
         self.count(f"state/{kind}")
+        if kind == "turn" and body["status"] not in FINAL:
+            self.running.append(body["id"])
+            return
+        self.records.append(body["id"])
         if kind == "turn":
             self.turns.append(body["id"])
-            self.running += [body["id"]] if body["status"] not in FINAL else []
+            self.fenced |= {body["id"]} if body.get("attempt", 1) > 1 else set()
         elif kind == "adopted":
             self.guests += [body["guest"]] if body["id"] != MOVED else []
         elif kind in OWNERS_DIRECTORY:
@@ -488,7 +504,7 @@ class _Found:
 
 async def _find_everything(app: App, owner: str) -> _Found:
     found = _Found()
-    async for page in everything(app.store, STATE, owner):
+    async for page in everything(outlines(app.store), STATE, owner):
         for stored in page:
             found.add(stored.body)
     for guest in list(found.guests):
@@ -498,8 +514,9 @@ async def _find_everything(app: App, owner: str) -> _Found:
         else:
             found.count("directory/guest")
             found.directory.append(guest)
-    for start in range(0, len(found.turns), _AT_ONCE):
-        some = found.turns[start : start + _AT_ONCE]
+    turns = found.running + found.turns
+    for start in range(0, len(turns), _AT_ONCE):
+        some = turns[start : start + _AT_ONCE]
         for journal in await asyncio.gather(*(app.store.scan(EVENTS, id_) for id_ in some)):
             found.count("events", len(journal))
     async for page in everything(app.store, KNOWLEDGE, owner):
@@ -512,26 +529,63 @@ async def _find_everything(app: App, owner: str) -> _Found:
 
 
 async def _erase_partitions(app: App, owner: str, found: _Found) -> None:
+    """The records that were found, one by one, and never their whole partition.
+
+    A turn may be accepted on another host at any moment. Were its record erased unseen, nothing would lead to its
+    journal any more, and its host would go on writing there. To refuse such turns would cost each turn a look-up, and
+    one that looked a moment before would still come through. So its record stays: the next round finds it.
+    """
+    for id_ in found.running:
+        await _erase_running(app, owner, id_)
     for start in range(0, len(found.turns), _AT_ONCE):
         some = found.turns[start : start + _AT_ONCE]
         await asyncio.gather(*(_erase_journal(app, id_, found) for id_ in some))
     for id_ in (*found.messages, *found.directory):
         await app.store.erase(DIRECTORY, id_)
     await app.store.erase(KNOWLEDGE, owner)
-    await app.store.erase(STATE, owner)
+    for start in range(0, len(found.records), BATCH):
+        await _delete(app, owner, found.records[start : start + BATCH])
     await app.blobs.erase(owner)  # after the records: one whose parts are gone could not be read any more
 
 
 async def _erase_journal(app: App, turn: str, found: _Found) -> None:
-    """Of a turn that ran a moment ago the empty batches stay a day: they refuse whatever its host still writes."""
-    await (scrub(app.store, turn) if turn in found.running else app.store.erase(EVENTS, turn))
+    """The empty batches that a `scrub` leaves stay a day: they refuse whatever an earlier host still writes."""
+    await (scrub(app.store, turn) if turn in found.fenced else app.store.erase(EVENTS, turn))
 
 
-async def _stop(app: App, owner: str, turn: str) -> None:
+async def _erase_running(app: App, owner: str, turn: str) -> None:
+    """End a turn, and refuse whatever its host still writes; or only that, should it be beyond reading."""
     try:
         await end_turn(app, owner, turn)
-    except AssistantError:
+    except Exception:  # whatever is wrong with it, it is to go
         log.info("erasure.turn_not_stopped", exc_info=True)
+    stored = await outlines(app.store).read(STATE, owner, turn)
+    if stored is not None and stored.body.get("status") not in FINAL:
+        await _shut(app, turn)
+    await scrub(app.store, turn)
+    if stored is not None:
+        with suppress(Stale, Missing):  # another host took it over at this moment: the next round finds it
+            await outlines(app.store).batch(STATE, owner, [Delete(turn, stored.etag)])
+
+
+async def _shut(app: App, turn: str) -> None:
+    """Keep whoever writes a journal from writing more."""
+    tail = await read_tail(app.store, turn)
+    lease = app.settings.turn.lease
+    journal = Journal(app.store, turn, app.clock, writer=app.host, lease=lease, number=tail.number)
+    await seal(journal, lambda: read_tail(app.store, turn))
+
+
+async def _delete(app: App, owner: str, ids: Sequence[str]) -> None:
+    """Records, as many as one batch may have, of which some may be gone already."""
+    operations = [Delete(id_) for id_ in ids]
+    while operations:
+        try:
+            await outlines(app.store).batch(STATE, owner, operations)
+        except Missing as gone:
+            del operations[gone.index]
+        else:
+            return
 
 
 async def _messages(app: App, owner: str) -> list[str]:

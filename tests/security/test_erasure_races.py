@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from shared.adoption import service as adoption
@@ -15,7 +16,8 @@ from shared.models.offline import OfflineModel
 from shared.principal import Principal
 from shared.privacy import service as privacy
 from shared.privacy.pages import everything
-from shared.storage.base import DIRECTORY, STATE, Store
+from shared.storage.base import DIRECTORY, EVENTS, STATE, Query, Store
+from shared.turns.cancel import cancel_turn
 from tests.owners import ANN, ask, conversation, service
 from tests.security.deaths import process
 from tests.security.test_data_rights import CANARY, bytes_with, exported, fill
@@ -68,6 +70,90 @@ async def test_a_turn_that_runs_on_another_host_writes_nothing_after_an_erasure(
     assert kinds == []
     assert set(left) <= {"usage"}  # of a turn that no record is kept of, its use may be noted after
     assert with_end.status_code == 200
+
+
+@pytest.mark.parametrize(("path", "body"), SURFACES, ids=["response", "not stored, in a conversation", "chat"])
+async def test_a_turn_that_another_host_accepts_during_an_erasure_goes_with_its_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    running: list[asyncio.Task[httpx.Response]] = []
+    erase_once = privacy.erase_once
+    model = OfflineModel(word_delay=0.03)
+    async with service(tmp_path, model=model) as here, here.client() as ann:
+        await ask(ann, "Hello.")
+        if "conversation" in body:
+            body = {**body, "conversation": await conversation(ann)}
+
+        async def slowly(app: App, owner: str, note: Any) -> bool:
+            async def noted(found: dict[str, int]) -> None:
+                await note(found)
+                if not running:  # what there is has been looked for, and nothing of it is gone
+                    running.append(asyncio.create_task(ann.post(path, json=body)))
+                    while not bytes_with(tmp_path, CANARY):  # noqa: ASYNC110 - on disk, which tells nobody
+                        await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.3)
+
+            return await erase_once(app, owner, noted)
+
+        monkeypatch.setattr(privacy, "erase_once", slowly)  # the moment in between has no seam of its own
+        await ann.post("/v1/me/erase", json={"confirm": "erase everything"})
+        async with process(tmp_path, SystemClock()) as other:
+            await erase(other)
+        after = bytes_with(tmp_path, CANARY)
+        await asyncio.wait_for(running[0], 30)
+        await asyncio.sleep(0.2)
+        later = bytes_with(tmp_path, CANARY)
+        left = await whole(here.app, "ann")
+
+    assert after == []
+    assert later == []
+    assert set(left) <= {"usage"}
+
+
+async def test_a_host_that_does_not_know_its_turn_was_cancelled_writes_nothing_after_an_erasure(tmp_path: Path) -> None:
+    async with service(tmp_path, model=OfflineModel(word_delay=1.5)) as here, here.client() as ann:
+        running = asyncio.create_task(ann.post("/v1/responses", json=SURFACES[0][1]))
+        async with process(tmp_path, SystemClock()) as other:
+            while not (found := await turns_of(other, "ann")):  # noqa: ASYNC110 - on disk, which tells nobody
+                await asyncio.sleep(0.01)
+            await cancel_turn(other, "ann", found[0])
+            await privacy.start_erase(other, "ann")
+            await erase(other)
+            await asyncio.wait_for(running, 30)
+            written = [each.body["sse"] for each in await other.store.scan(EVENTS, found[0])]
+
+    assert written
+    assert set(written) == {""}
+
+
+async def turns_of(app: App, owner: str) -> list[str]:
+    return [stored.body["id"] for stored in await app.store.query(STATE, owner, Query(kind="turn"))]
+
+
+async def test_a_turn_that_cannot_be_ended_goes_all_the_same(tmp_path: Path) -> None:
+    """A part of its record is missing, so that nobody can read it; the host that runs it need not."""
+    model = OfflineModel(word_delay=0.03)
+    async with service(tmp_path, model=model) as here, here.client() as ann:
+        body = {"input": f"Say much of {CANARY}. {'x' * 80_000}", "stream": True}
+        running = asyncio.create_task(ann.post("/v1/responses", json=body))
+        while not (names := [name async for name in here.app.blobs.list("ann")]):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        receipt = (await ann.post("/v1/me/erase", json={"confirm": "erase everything"})).json()["id"]
+        async with process(tmp_path, SystemClock()) as other:
+            await other.blobs.delete("ann", names[0])
+            await erase(other)
+            job = await privacy.get_job(other, "ann", receipt)
+        after = bytes_with(tmp_path, CANARY)
+        await asyncio.wait_for(running, 30)
+        await asyncio.sleep(0.2)
+        later = bytes_with(tmp_path, CANARY)
+        left = await whole(here.app, "ann")
+
+    assert (job.status, job.counts["state/turn"]) == ("completed", 1)
+    assert after == []
+    assert later == []
+    assert set(left) <= {"usage"}
 
 
 async def test_an_export_that_ends_after_an_erasure_leaves_no_file(
