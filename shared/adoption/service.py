@@ -6,15 +6,16 @@ partition and deleted in the guest's, the header and what still runs in one batc
 meanwhile ends in one place or the other: its commit finds nothing in the guest's partition, reads there where it went
 (`moved`), and goes there (turns/ledger.py). Journals have the response's id as partition: they stay where they are.
 
-Each step can be run again. A timer does so until nothing is found any more, some minutes after the claim. What is
-written in the account's partition is written together with the record that says so: once the account was erased,
-nothing of a guest's can come after.
+Each step can be run again, and takes nothing back that the account did meanwhile. A timer does so until nothing is
+found any more, some minutes after the claim. What is written in the account's partition is written together with the
+record that says so: once the account was erased, nothing of a guest's can come after.
 """
 
+import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shared.app import App
 from shared.conversations.records import FINAL
@@ -58,6 +59,7 @@ AGAIN_SECONDS = 60.0
 SETTLED_SECONDS = 180.0
 """After so long nothing of the guest's can be under way that began before the claim."""
 _ROUNDS = 20
+_HEADERS = frozenset({"conversation", "conversation.deleted"})
 _STAYS = frozenset({"adopted", "answer", "tombstone", "data_job", "spent", "sync"})
 """Kinds that say nothing outside of their partition."""
 
@@ -146,6 +148,8 @@ class _Move:
     app: App
     guest: str
     account: str
+    copied: dict[str, str] = field(default_factory=dict[str, str])
+    """Etags of what this run wrote among the account's."""
 
     async def everything(self) -> int:
         await _move_blobs(self)
@@ -174,17 +178,17 @@ class _Move:
             raise _Over
         return kept
 
-    async def write(self, operations: Sequence[Operation]) -> None:
-        """Into the account's partition, as long as the adoption stands."""
+    async def write(self, operations: Sequence[Operation]) -> list[str]:
+        """Into the account's partition, as long as the adoption stands. Returns the new etags."""
         while True:
             kept = await self.check()
             try:
-                await self.app.store.batch(STATE, self.account, [*operations, Replace(kept.body, kept.etag)])
+                etags = await self.app.store.batch(STATE, self.account, [*operations, Replace(kept.body, kept.etag)])
             except (Stale, Missing) as failure:
                 if failure.id != kept.body["id"]:
                     raise
             else:
-                return
+                return etags[:-1]
 
 
 async def _move_state(move: _Move) -> tuple[int, int]:
@@ -203,7 +207,7 @@ async def _move_state(move: _Move) -> tuple[int, int]:
             moved += await _add_usage(move, stored)
         elif kind == "turn":
             threads.setdefault(body["group"], []).append(stored)
-        elif kind in ("conversation", "conversation.deleted"):
+        elif kind in _HEADERS:
             threads.setdefault(body["id"], []).append(stored)
         else:
             others.append(stored)
@@ -212,7 +216,7 @@ async def _move_state(move: _Move) -> tuple[int, int]:
     for stored in others:
         if stored.body.get("kind") == "share":
             await _lead_to_account(move, stored.body["id"])
-        moved += await _move_batch(move, [stored], replace=stored.body.get("kind") != "profile")
+        moved += await _move_batch(move, [stored])
     return len(found) - stays, moved
 
 
@@ -246,19 +250,49 @@ def _in_batches(found: Sequence[Stored]) -> Iterator[Sequence[Stored]]:
     return in_batches(found, lambda stored: stored.body)
 
 
-async def _move_batch(move: _Move, batch: Sequence[Stored], *, replace: bool = True) -> int:
-    await _copy(move, batch, replace=replace)
+async def _move_batch(move: _Move, batch: Sequence[Stored]) -> int:
+    await _copy(move, batch)
     return await _take_away(move, batch)
 
 
-async def _copy(move: _Move, batch: Sequence[Stored], *, replace: bool = True) -> None:
-    """Write in the account's partition. What is there already came from an earlier round that was broken off."""
-    if replace:
-        await move.write([Upsert(stored.body) for stored in batch])
+async def _copy(move: _Move, batch: Sequence[Stored]) -> None:
+    """Write in the account's partition. What is there already came from an earlier run that was broken off."""
+    while True:
+        found = await asyncio.gather(*(_operation(move, stored.body) for stored in batch))
+        operations = [operation for operation in found if operation is not None]
+        try:
+            if operations:
+                etags = await move.write(operations)
+                move.copied.update(zip((each.body["id"] for each in operations), etags, strict=True))
+        except (AlreadyExists, Stale, Missing):
+            continue  # the account changed one of them just now
         return
-    for stored in batch:
-        with suppress(AlreadyExists):  # the account has its own
-            await move.write([Create(stored.body)])
+
+
+async def _operation(move: _Move, theirs: Document) -> Create | Replace | None:
+    """How a record of the guest's is written among the account's; None where it is there, or was deleted there."""
+    read, id_ = move.app.store.read, theirs["id"]
+    ours, gone = await asyncio.gather(read(STATE, move.account, id_), read(STATE, move.account, f"gone_{id_}"))
+    if ours is None:
+        return Create(theirs) if gone is None else None
+    is_untouched = move.copied.get(id_) == ours.etag
+    body = theirs if is_untouched else _merged(ours.body, theirs)
+    return Replace(body, ours.etag) if body != ours.body else None
+
+
+def _merged(ours: Document, theirs: Document) -> Document:
+    """What the account has since an earlier run, and how far the guest's turn has come that ran at that time."""
+    if theirs["kind"] == "turn":
+        is_over = ours.get("status", "completed") in FINAL  # of a deleted one only its id is left
+        is_ahead = theirs["status"] not in FINAL and not is_over and ours["attempt"] > theirs["attempt"]
+        return ours if is_over or is_ahead else theirs
+    if theirs["kind"] not in _HEADERS:
+        return ours
+    is_newer = theirs["updated_at"] > ours["updated_at"]
+    if not is_newer and ours.get("running") in (None, theirs.get("running")):
+        return ours
+    moved = {"head", "running", "is_rewound", *(("updated_at", "sort") if is_newer else ())}
+    return theirs | {name: value for name, value in ours.items() if name not in moved}
 
 
 async def _take_away(move: _Move, batch: Sequence[Stored]) -> int:

@@ -1,11 +1,14 @@
 """A guest signs in, in the middle of it all: everything is the account's, once, and the stream goes on."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import orjson
+import pytest
 
 from localhost.testing import app_on_runtime, serving
 from shared.adoption import service as adoption
@@ -129,6 +132,82 @@ async def test_what_runs_without_a_record_is_charged_to_the_account_too(tmp_path
     assert held > 0
     assert usage["reserved"] == 0
     assert (usage["total"]["turns"], usage["total"]["cost"] > 0) == (1, True)
+
+
+async def test_an_adoption_that_is_run_again_takes_nothing_back_from_the_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process died when everything was copied; the account went on before the timer came."""
+    async with service(tmp_path, **SECRET) as here, here.client(ANN) as ann:
+        token = await new_guest(here)
+        async with here.client(token) as guest:
+            project = (await guest.post("/v1/projects", json={"name": "Garden"})).json()["id"]
+            conv = await conversation(guest)
+            await ask(guest, "My name is Ada.", conversation=conv)
+            hidden, unwanted = await conversation(guest), await ask(guest, "Nothing of worth.")
+        async with broken_off(here, ann, token, monkeypatch) as owner:
+            last = await ask(ann, "Go on.", conversation=conv)
+            await ann.post(f"/v1/projects/{project}", json={"name": "Yard"})
+            await ann.delete(f"/v1/conversations/{hidden}")
+            await ann.delete(f"/v1/responses/{unwanted['id']}")
+        await adoption.move(here.app, owner, "ann")
+        header = (await ann.get(f"/v1/conversations/{conv}")).json()
+        items = (await ann.get(f"/v1/conversations/{conv}/items")).json()["data"]
+        renamed = (await ann.get(f"/v1/projects/{project}")).json()
+        gone = [await ann.get(f"/v1/{each}") for each in (f"conversations/{hidden}", f"responses/{unwanted['id']}")]
+        left = {each.body["kind"] for each in await here.app.store.scan(STATE, owner)}
+
+    assert (header["head"], len(items)) == (last["id"], 4)
+    assert renamed["name"] == "Yard"
+    assert [each.status_code for each in gone] == [404, 404]
+    assert left <= {"adopted"}
+
+
+async def test_a_turn_that_ended_with_the_guest_after_it_was_copied_ends_with_the_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        service(tmp_path, model=OfflineModel(word_delay=0.03), **SECRET) as here,
+        here.client(ANN) as ann,
+    ):
+        token = await new_guest(here)
+        async with here.client(token) as guest:
+            conv = await conversation(guest)
+            asked = asyncio.create_task(ask(guest, "Tell me something that takes a while.", conversation=conv))
+            await asyncio.sleep(0.2)
+            async with broken_off(here, ann, token, monkeypatch) as owner:
+                turn = await asked
+                await ann.post(f"/v1/conversations/{conv}", json={"title": "Mine"})
+            held = (await ann.get(f"/v1/conversations/{conv}")).json()["running"]
+        await adoption.move(here.app, owner, "ann")
+        header = (await ann.get(f"/v1/conversations/{conv}")).json()
+        response = (await ann.get(f"/v1/responses/{turn['id']}")).json()
+        went_on = await ask(ann, "Go on.", conversation=conv)
+
+    assert held == turn["id"]
+    assert (header["running"], header["head"], header["title"]) == (None, turn["id"], "Mine")
+    assert (response["status"], response["output"]) == ("completed", turn["output"])
+    assert went_on["status"] == "completed"
+
+
+@asynccontextmanager
+async def broken_off(
+    here: Service, account: httpx.AsyncClient, token: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[str]:
+    """What happens between a run of an adoption that only came to copy and the next one. Gives the guest's owner.
+
+    Patched: a run that dies does so at one record; here nothing is taken away of any.
+    """
+
+    async def nothing_moves(*_: Any) -> int:
+        return 0
+
+    monkeypatch.setattr(adoption, "_take_away", nothing_moves)
+    monkeypatch.setattr(here.app.blobs, "erase", nothing_moves)
+    adopted = await account.post("/v1/me/adopt", json={"guest_token": token})
+    assert adopted.status_code == 200, adopted.text
+    monkeypatch.undo()
+    yield (await here.app.store.due("directory", "guest", before=1e12))[0].stored.body["owner"]
 
 
 async def follow(client: httpx.AsyncClient, response: str, events: list[dict[str, Any]]) -> None:
