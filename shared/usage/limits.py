@@ -128,8 +128,8 @@ def _day(number: int) -> str:
 
 
 def held(record: UsageRecord, now: float) -> float:
-    """Money that running turns hold."""
-    return sum(each.cost for each in record.reserved.values() if each.expires > now)
+    """Money that running turns hold, and those that wait to run."""
+    return sum(each.cost for each in record.held(now).values())
 
 
 def _ceilings(record: UsageRecord, limits: Limits, now: float) -> list[tuple[float, float]]:

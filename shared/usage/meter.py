@@ -37,7 +37,7 @@ def reserve(
     Raises:
         RateLimited, QuotaExceeded: the plan does not allow it now.
     """
-    held = {key: kept for key, kept in record.reserved.items() if kept.expires > now}
+    held = record.held(now)
     if turn in held:
         return record  # an earlier try took effect without saying so
     record = record.model_copy(update={"reserved": held})
@@ -51,7 +51,7 @@ def reserve(
 
 def settle(record: UsageRecord, turn: str, *, model: str, spent: Spent, now: float) -> UsageRecord:
     """Put what was really spent in the place of the reservation."""
-    held = {key: kept for key, kept in record.reserved.items() if key != turn and kept.expires > now}
+    held = {key: kept for key, kept in record.held(now).items() if key != turn}
     reserved = record.reserved.get(turn)
     used = spent.input_tokens + spent.output_tokens
     level = max(0.0, record.rate.tokens + used - (reserved.tokens if reserved else 0))

@@ -36,7 +36,7 @@ class Reservation:
     tokens: int
     cost: float
     expires: float
-    """When a reservation that nobody settled is given back: its turn's process died."""
+    """When a reservation that nobody settled is given back: its turn's process died. See `UsageRecord.held`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,11 @@ class UsageRecord(Record):
     """Background turns behind them, first come first served; those of the priority tier ahead of the others."""
     waiting_first: int = 0
     """How many of those are of the priority tier."""
+
+    def held(self, now: float) -> dict[str, Reservation]:
+        """Reservations that count; a background turn's does until it has ended: it may stand in line for hours."""
+        apart = {*self.background, *self.waiting}
+        return {turn: each for turn, each in self.reserved.items() if each.expires > now or turn in apart}
 
     @classmethod
     def of(cls, body: Document) -> "UsageRecord":

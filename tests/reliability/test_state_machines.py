@@ -425,7 +425,9 @@ class Usage(RuleBasedStateMachine):
         self.record = UsageRecord.model_validate(json.loads(json.dumps(record.document())))
 
     def held(self) -> dict[str, float]:
-        return {turn: cost for turn, (cost, expires) in self.model.held.items() if expires > self.now}
+        """A background turn's reservation does not run out."""
+        apart = {*self.model.running, *self.waiting}
+        return {turn: cost for turn, (cost, expires) in self.model.held.items() if expires > self.now or turn in apart}
 
     @property
     def waiting(self) -> list[str]:
@@ -510,7 +512,7 @@ class Usage(RuleBasedStateMachine):
             for spent in models.values():
                 total = total.plus(spent)
         assert (total.turns, round(total.cost, 6)) == (model.turns, round(model.spent, 6))
-        held = {turn: kept.cost for turn, kept in record.reserved.items() if kept.expires > self.now}
+        held = {turn: kept.cost for turn, kept in record.held(self.now).items()}
         assert held == self.held()
         assert (record.background, record.waiting) == (model.running, self.waiting)
         assert record.waiting_first == len(model.first)

@@ -5,7 +5,7 @@ import pytest
 from shared.errors import QuotaExceeded, RateLimited
 from shared.settings import Limits, Settings, SettingsError
 from shared.usage import meter
-from shared.usage.limits import duration, headers, is_roomy
+from shared.usage.limits import duration, headers, held, is_roomy
 from shared.usage.records import Spent, UsageRecord
 
 NOW = 1_800_000_000.0
@@ -64,6 +64,22 @@ def test_a_reservation_of_a_dead_process_is_no_more_after_its_time() -> None:
         hold(record, "b", limits)
 
     assert set(hold(record, "b", limits, now=NOW + 301).reserved) == {"b"}
+
+
+def test_a_background_turn_holds_its_money_until_it_has_ended() -> None:
+    """However long it waits in line, or runs."""
+    limits = Limits(usd_per_day=1.0)
+    record = meter.enter_background(hold(fresh(), "runs", limits, cost=0.6), "runs", slots=1)
+    record = meter.enter_background(hold(record, "waits", limits, cost=0.6), "waits", slots=1)
+    later = NOW + 7200
+    with pytest.raises(RateLimited):
+        hold(record, "third", limits, now=later)
+
+    record = meter.settle(record, "runs", model="m", spent=Spent(cost=0.1), now=later)
+    record, _ = meter.leave_background(record, "runs", slots=1)
+    assert held(record, later) == 0.6
+    record, _ = meter.leave_background(meter.release(record, "waits"), "waits", slots=1)
+    assert held(record, later) == 0.0
 
 
 def test_the_same_turn_is_reserved_once() -> None:
