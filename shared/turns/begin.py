@@ -24,8 +24,9 @@ from shared.telemetry import Tally, tallied
 from shared.turns.compaction import compact_first
 from shared.turns.context import SUMMARY_CALLS, SUMMARY_TOKENS, Context
 from shared.turns.follow import relay
-from shared.turns.ledger import HeadMoved
+from shared.turns.ledger import UNKEPT_SECONDS, HeadMoved
 from shared.turns.live import LiveTurn
+from shared.turns.loop import MAX_MODEL_CALLS
 from shared.turns.prepare import DEFAULT_OUTPUT_TOKENS, Joined, Plan, TurnRequest, prepare
 from shared.turns.queued import nudge, send_turn
 from shared.turns.replay import opening
@@ -36,8 +37,8 @@ from shared.usage.limits import is_roomy
 from shared.usage.prices import cost_of
 from shared.usage.records import UsageRecord
 
-UNKEPT_SECONDS = 300.0
-"""How long a reservation is held for a turn without a record: should its process die, nobody else settles it."""
+SPARE_SECONDS = 60.0
+"""What a turn may take beside its model calls."""
 _TRIES = 4
 
 
@@ -173,7 +174,8 @@ def _cost(app: App, plan: Plan) -> float:
 
 def _reserving(app: App, plan: Plan, limits: Limits, cost: float) -> Callable[[UsageRecord], UsageRecord]:
     turn, settings = plan.turn, app.settings
-    patience = settings.model.timeout + 60
+    # As long as a turn may last: one with a record is settled by whoever ends it, so this is for what nobody can end.
+    patience = settings.model.timeout * MAX_MODEL_CALLS + SPARE_SECONDS
 
     def reserve(usage: UsageRecord) -> UsageRecord:
         usage = meter.reserve(
@@ -183,7 +185,7 @@ def _reserving(app: App, plan: Plan, limits: Limits, cost: float) -> Callable[[U
             tokens=plan.reserve_tokens,
             cost=cost,
             now=turn.created_at,
-            seconds=patience if turn.is_kept else min(patience, UNKEPT_SECONDS),
+            seconds=patience if turn.is_kept else UNKEPT_SECONDS,
             is_background=turn.status == "queued",
         )
         if turn.body_hash is not None:

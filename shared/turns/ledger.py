@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
@@ -18,6 +19,13 @@ RETRY_AFTER_BUSY = 0.5
 """Seconds after which a client that met a busy conversation may try again."""
 
 _UNKNOWN_OUTCOME_TRIES = 6
+
+UNKEPT_SECONDS = 300.0
+"""How long a reservation is held for a turn without a record: should its process die, nobody else settles it."""
+RENEW_SECONDS = 120.0
+"""How often it is held for so much longer while its process lives."""
+RENEWALS = 80
+"""Some hours, which no turn takes: one that its process has given up is not held for ever."""
 
 MOVED = "moved"
 """In the partition of a guest who signed in: the record that says where everything went (adoption/service.py)."""
@@ -86,6 +94,7 @@ class Ledger:
     turn_etag: str = ""
     header: Stored | None = None
     usage: KnownUsage = field(default_factory=KnownUsage)
+    _renewal: asyncio.TimerHandle | asyncio.Task[None] | None = field(default=None, init=False, repr=False)
 
     async def accept(
         self, turn: TurnRecord, *, header: ConversationRecord | None, reserve: Callable[[UsageRecord], UsageRecord]
@@ -119,6 +128,8 @@ class Ledger:
                 self.turn_etag = etags[0] if etags else ""
                 self.usage.learn(stored[0])
                 self.header = stored[1] if header is not None else None
+                if not turn.is_kept:
+                    self._renew_later(turn.id, turn.usage_id, RENEWALS)
                 return
 
     async def update(self, turn: TurnRecord) -> None:
@@ -173,6 +184,8 @@ class Ledger:
                 changes.append(self._header_change(turn.conversation, _release(turn, now)))
             return [Replace(turn.document(), self.turn_etag)] if turn.is_kept else [], changes
 
+        if self._renewal is not None:
+            self._renewal.cancel()
         fixed, changes = parts()
         for attempt in range(_UNKNOWN_OUTCOME_TRIES):
             try:
@@ -202,6 +215,30 @@ class Ledger:
             except StorageUnavailable:
                 await self._pause(attempt, changes)
         raise AssertionError("the last try returns or raises")
+
+    def _renew_later(self, turn: str, usage_id: str, times: int) -> None:
+        """By a timer, not a task that sleeps: most turns are over before it is time."""
+
+        def renew() -> None:
+            self._renewal = asyncio.create_task(self._renew(turn, usage_id, times))
+
+        self._renewal = asyncio.get_running_loop().call_later(RENEW_SECONDS, renew)
+
+    async def _renew(self, turn: str, usage_id: str, times: int) -> None:
+        """Hold the reservation of a turn without a record for longer, now and so many times in all."""
+
+        def longer(usage: UsageRecord) -> UsageRecord:
+            if turn not in usage.reserved:
+                raise _Unreserved
+            return meter.renew(usage, turn, seconds=RENEW_SECONDS)
+
+        change = self._usage_change(usage_id, longer)
+        change.is_known = False  # minutes have passed
+        with suppress(StorageUnavailable, _Unreserved):  # there is time for another try
+            _, stored = await mutate(self.store, STATE, self.owner, [], [change])
+            self.usage.learn(stored[0])
+        if times > 1:
+            self._renew_later(turn, usage_id, times - 1)
 
     async def _follow(self, turn: TurnRecord) -> bool:
         """The turn is not where it was: go where its guest's data went when they signed in, if that is why."""

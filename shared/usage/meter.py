@@ -62,6 +62,12 @@ def settle(record: UsageRecord, turn: str, *, model: str, spent: Spent, now: flo
     return record.model_copy(update={"reserved": held, "rate": rate, "days": {**record.days, day: models}})
 
 
+def renew(record: UsageRecord, turn: str, *, seconds: float) -> UsageRecord:
+    """Hold a reservation for so much longer."""
+    held = {**record.reserved, turn: replace(record.reserved[turn], expires=record.reserved[turn].expires + seconds)}
+    return record.model_copy(update={"reserved": held})
+
+
 def release(record: UsageRecord, turn: str) -> UsageRecord:
     """Give back a reservation of which nothing was used."""
     held = {key: kept for key, kept in record.reserved.items() if key != turn}

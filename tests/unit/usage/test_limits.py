@@ -82,6 +82,12 @@ def test_a_background_turn_holds_its_money_until_it_has_ended() -> None:
     assert held(record, later) == 0.0
 
 
+def test_a_reservation_is_renewed_for_so_much_longer() -> None:
+    record = meter.renew(hold(fresh(), "a", Limits()), "a", seconds=120)
+
+    assert record.reserved["a"].expires == NOW + 420
+
+
 def test_the_same_turn_is_reserved_once() -> None:
     limits = Limits(requests_per_minute=10)
     record = hold(fresh(), "a", limits)
