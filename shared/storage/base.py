@@ -158,6 +158,7 @@ class Store(Protocol):
 
         Raises:
             BatchFailed: a condition did not hold (`AlreadyExists`, `Stale`, `Missing`).
+            PayloadTooLarge: the documents have more than 2 MB; nothing was written, and trying again is in vain.
             StorageUnavailable: whether it was written is unknown; reading tells.
         """
         ...

@@ -54,6 +54,7 @@ _SYSTEM_FIELDS = ("pk", "_rid", "_self", "_etag", "_attachments", "_ts", "_lsn")
 _FAILURES: dict[int | None, type[BatchFailed]] = {404: Missing, 409: AlreadyExists, 412: Stale}
 _TRANSIENT = frozenset({401, 403, 408, 410, 429, 449})
 _RETRY_WITH = 449
+_TOO_LARGE = 413
 _CHARGE = "x-ms-request-charge"
 
 
@@ -318,6 +319,8 @@ async def _write(proxy: "ContainerProxy", partition: str, operations: Sequence[O
             if exc.status_code == _RETRY_WITH and attempt < CONFLICT_RETRIES:
                 await asyncio.sleep(0.02 * 2**attempt)
                 continue
+            if exc.status_code == _TOO_LARGE:
+                raise rules.too_large() from exc
             failure = _FAILURES.get(exc.status_code)
             if failure is None:
                 raise

@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from urllib.parse import quote
 
+from shared.errors import PayloadTooLarge
 from shared.storage.base import CONTAINERS, ContainerSpec, Delete, Document, Operation
 
 MAX_OPERATIONS = 100
 """Of one batch; the limit of Cosmos DB."""
+
+MAX_BYTES = 2_000_000
+"""Of the documents of one batch, as JSON; Cosmos DB takes requests of 2 MiB, with what is said around them."""
 
 MAX_BLOB_NAME = 200
 """Of an owner or a name, quoted: what every file system takes, with our suffixes."""
@@ -33,6 +37,11 @@ def check(operations: Sequence[Operation]) -> None:
             raise ValueError(f"an id is not empty and has none of / \\ ? #, unlike {id_!r}")
         if not _RESERVED.isdisjoint(operation.body):
             raise ValueError(f"{id_!r} uses a field name that the store keeps for itself")
+
+
+def too_large() -> PayloadTooLarge:
+    """What a batch is refused with that has more bytes than `MAX_BYTES`, by SQLite or by the service."""
+    return PayloadTooLarge(f"This is more than can be stored at once ({MAX_BYTES:,} bytes); send less at a time.")
 
 
 def time_to_live(spec: ContainerSpec, document: Document) -> float | None:

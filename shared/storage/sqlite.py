@@ -85,6 +85,8 @@ class SqliteStore:
         now = self._clock.now()
         spec = rules.SPECS[container]
         changes = [_change(spec, partition, operation, now) for operation in operations]
+        if sum(_size(change) for change in changes) > rules.MAX_BYTES:
+            raise rules.too_large()
         telemetry.count("batch", sum(_charge(change) for change in changes))
         return await writer.batch(changes, now)
 
@@ -187,8 +189,13 @@ _COLUMNS = ("/kind", "/group", "/sort", "/due")
 def _charge(change: Change) -> float:
     if change.row is None:
         return charges.write(0, 0)
-    *columns, _, body = change.row
-    return charges.write(len(body) if isinstance(body, bytes) else 0, sum(column is not None for column in columns))
+    return charges.write(_size(change), sum(column is not None for column in change.row[:-2]))
+
+
+def _size(change: Change) -> int:
+    """Bytes of its document."""
+    body = change.row[-1] if change.row is not None else None
+    return len(body) if isinstance(body, bytes) else 0
 
 
 def _token(since: str | None) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from aiohttp import web
 
-from shared.errors import StorageUnavailable
+from shared.errors import PayloadTooLarge, StorageUnavailable
 from shared.settings import Secret, Settings
 from shared.storage.base import STATE, AlreadyExists, Create, Delete, Query, Stale, Upsert
 from shared.storage.cosmos import CONFLICT_RETRIES, CosmosStore
@@ -127,6 +127,18 @@ async def test_a_batch_names_the_operation_that_failed(
         await store.batch(STATE, "owner", [Create({"id": "one"}), Create({"id": "two"})])
 
     assert (getattr(failure.value, "index", None), getattr(failure.value, "id", None)) == (1, "two")
+
+
+@pytest.mark.parametrize("answer", [(413, {}), (207, [{"statusCode": 424}, {"statusCode": 413}])])
+async def test_what_the_service_calls_too_large_is_refused_for_good(
+    account: Account, store: CosmosStore, answer: Answer
+) -> None:
+    account.answers = [answer]
+
+    with pytest.raises(PayloadTooLarge):
+        await store.batch(STATE, "owner", [Create({"id": "one"}), Create({"id": "two"})])
+
+    assert len(account.asked) == 1
 
 
 async def test_a_query_stays_in_its_partition_and_orders_by_an_index(account: Account, store: CosmosStore) -> None:

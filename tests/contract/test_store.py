@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from shared.clock import ManualClock
-from shared.errors import InvalidRequest, StorageUnavailable
+from shared.errors import InvalidRequest, PayloadTooLarge, StorageUnavailable
 from shared.settings import Secret, Settings
 from shared.storage.base import (
     DIRECTORY,
@@ -37,6 +37,9 @@ from shared.telemetry import tallied
 from tests.contract import conftest
 from tests.contract.conftest import Backend
 from tests.processes import ROOT, free_port
+
+LARGE = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+"""What the SDK's client has to say of it is nobody's business here."""
 
 
 def a_turn(number: int, **fields: Any) -> Document:
@@ -98,6 +101,24 @@ class TestWriting:
         (fourth,) = await add(store, partition, a_turn(1))
 
         assert len({first, second, third, fourth}) == 4
+
+    @LARGE
+    async def test_more_than_two_megabytes_at_once_are_refused(self, store: Store, partition: str) -> None:
+        """However many documents they are; bytes count, and not characters."""
+        for documents in (1, 3):
+            text = "ä" * (1_100_000 // documents)
+            with pytest.raises(PayloadTooLarge):
+                await add(store, partition, *(a_turn(number, text=text) for number in range(documents)))
+
+        assert await store.scan(STATE, partition) == []
+
+    @LARGE
+    async def test_almost_two_megabytes_at_once_are_stored(self, store: Store, partition: str) -> None:
+        (etag,) = await add(store, partition, a_turn(1, text="x" * 1_990_000))
+
+        found = await store.read(STATE, partition, "turn-1")
+        assert found is not None
+        assert (found.etag, len(found.body["text"])) == (etag, 1_990_000)
 
     async def test_replace_with_an_old_etag_fails_with_stale(self, store: Store, partition: str) -> None:
         (old,) = await add(store, partition, a_turn(1))
