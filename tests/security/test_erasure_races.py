@@ -16,7 +16,8 @@ from shared.models.offline import OfflineModel
 from shared.principal import Principal
 from shared.privacy import service as privacy
 from shared.privacy.pages import everything
-from shared.storage.base import DIRECTORY, EVENTS, STATE, Query, Store
+from shared.projects.service import create_project
+from shared.storage.base import DIRECTORY, EVENTS, STATE, Delete, Query, Store
 from shared.turns.cancel import cancel_turn
 from tests.owners import ANN, ask, conversation, service
 from tests.security.deaths import process
@@ -154,6 +155,20 @@ async def test_a_turn_that_cannot_be_ended_goes_all_the_same(tmp_path: Path) -> 
     assert after == []
     assert later == []
     assert set(left) <= {"usage"}
+
+
+async def test_what_is_deleted_during_an_erasure_does_not_stop_it(tmp_path: Path) -> None:
+    async with process(tmp_path, SystemClock()) as app:
+        one, _ = [await create_project(app, "ann", name="p", instructions=None, metadata={}) for _ in range(2)]
+
+        async def delete_one(found: dict[str, int]) -> None:
+            await app.store.batch(STATE, "ann", [Delete(one.id)])
+
+        rounds = [await privacy.erase_once(app, "ann", delete_one) for _ in range(2)]
+        left = await whole(app, "ann")
+
+    assert rounds == [True, False]
+    assert left == []
 
 
 async def test_an_export_that_ends_after_an_erasure_leaves_no_file(
