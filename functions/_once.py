@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 type Handler = Callable[[Request, Call], Awaitable[Response]]
 
 
-def once(handler: Handler) -> Handler:
+def once(handler: Handler, *, outlives_erasure: bool = False) -> Handler:
+    """See the module; `outlives_erasure`: also when the owner's data, and so the answer, were erased in between."""
+
     @functools.wraps(handler)
     async def run(request: Request, call: Call) -> Response:
         key = key_of(request)
@@ -42,7 +44,9 @@ def once(handler: Handler) -> Handler:
         async def make(app: "App") -> bytes:
             return bytes((await handler(request, replace(call, app=app))).body)
 
-        answer = await answered_once(call.app, call.principal.owner, key, _digest(request, body), make)
+        answer = await answered_once(
+            call.app, call.principal.owner, key, _digest(request, body), make, outlives_erasure=outlives_erasure
+        )
         return Response(answer, media_type="application/json")
 
     return run

@@ -3,6 +3,7 @@
 import re
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import azure.functions as func
@@ -149,7 +150,7 @@ async def import_data(request: Request, call: Call) -> Response:
 @blueprint.route("v1/me/erase", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge(scope="admin")
 @Operation(body=Erase, answer=owners.DataJob, is_idempotent_by_key=True, errors=(422,))
-@once
+@partial(once, outlives_erasure=True)
 async def erase_data(request: Request, call: Call) -> Response:
     """Begin to erase everything of the caller's. It cannot be undone. The job that is answered is the receipt."""
     Erase.model_validate(await read_json(request, call.app.settings.http.max_body))

@@ -26,8 +26,14 @@ LOOK_SECONDS = 0.1
 type Make = Callable[[App], Awaitable[bytes]]
 
 
-async def answered_once(app: App, owner: str, key: str, body_hash: str, make: Make) -> bytes:
+async def answered_once(
+    app: App, owner: str, key: str, body_hash: str, make: Make, *, outlives_erasure: bool = False
+) -> bytes:
     """What `make` answers, or answered to an earlier request with this key; a twin that is at it is waited for.
+
+    Args:
+        outlives_erasure: what is made, by ids that can be guessed then, is known again after everything of the
+            owner's was erased, this answer too.
 
     Raises:
         Unprocessable: the key was used for another request.
@@ -56,7 +62,8 @@ async def answered_once(app: App, owner: str, key: str, body_hash: str, make: Ma
             await app.clock.sleep(LOOK_SECONDS)
     try:
         # A key may be guessed and an owner known: what is made with them, such as a share link, must not be.
-        answer = await make(replace(app, ids=DerivedIds(owner, key, await life_of(app, owner))))
+        life = () if outlives_erasure else (await life_of(app, owner),)
+        answer = await make(replace(app, ids=DerivedIds(owner, key, *life)))
     except Exception:
         await _note(app, owner, Delete(claim.id, etag))
         raise

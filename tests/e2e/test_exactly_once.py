@@ -147,6 +147,20 @@ async def test_a_stored_completion_that_was_deleted_is_not_made_anew_by_a_late_r
     assert shown.status_code == 404
 
 
+async def test_an_erasure_that_is_sent_again_after_its_end_takes_nothing_that_came_since(here: Service) -> None:
+    async with here.client() as client:
+        send = await _sender(client, "/v1/me/erase")
+        first = (await send(0, "k")).json()
+        await here.run_jobs()
+        since = await conversation(client)
+        again = (await send(0, "k")).json()
+        await here.run_jobs()
+        kept = await client.get(f"/v1/conversations/{since}")
+
+    assert (again["id"], again["status"]) == (first["id"], "completed")
+    assert kept.status_code == 200
+
+
 async def test_a_refused_request_leaves_its_key_free(here: Service) -> None:
     async with here.client() as client:
         refused = await client.post("/v1/projects", json={"name": ""}, headers={"idempotency-key": "k"})
