@@ -14,10 +14,10 @@ writer claims the turn. So one mechanism carries four promises:
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from shared.clock import Clock
-from shared.errors import StorageUnavailable
+from shared.errors import PayloadTooLarge, StorageUnavailable
 from shared.storage.base import EVENTS, AlreadyExists, Create, Document, Store, Upsert
 from shared.storage.rules import MAX_OPERATIONS
 from shared.turns.events import Batch
@@ -28,6 +28,13 @@ type Json = dict[str, Any]
 FIRST_PAUSE = 0.05
 """Seconds before an append that the store did not answer is tried again; then twice as long, and so on."""
 _LOOKS = 10
+
+TOO_LARGE = "The response is larger than can be stored; ask for less at a time, or for fewer `top_logprobs`."
+
+_LARGE = 64_000
+"""Characters of a batch from which on what it says several times is looked for."""
+_MARK = "\x01"
+"""Around the number of such a piece: a character that JSON has only escaped."""
 
 
 class Fenced(Exception):
@@ -107,9 +114,32 @@ class Journal:
             outcome: with the last batch: how the turn ends, so that whoever finds it uncommitted can commit it.
 
         Raises:
-            Fenced: another writer was here first.
+            Fenced: another writer was here first; or the batch is too large to be stored, and so the turn has ended:
+                whoever looks for it next commits that.
             StorageUnavailable: the store was in trouble for longer than the lease; whether it was written is unknown.
         """
+        try:
+            await self._append(batch, outcome)
+        except PayloadTooLarge:
+            await self._end(batch, outcome)
+            raise Fenced(self._id) from None
+
+    async def _end(self, batch: Batch, outcome: Document | None) -> None:
+        """End the turn `failed`, with what can be kept of a batch that is too large; the lease is given up."""
+        error = {"code": "server_error", "message": TOO_LARGE}
+        ending = {**(outcome or {}), "status": "failed", "error": error, "incomplete_reason": None}
+        ending.pop("params", None)  # they may be what is large
+        shorter = [without_logprobs(event) for event in batch.events]
+        lease, self._lease = self._lease, 0.0
+        try:
+            await self._append(Batch.of(shorter) if shorter else EMPTY, ending)
+        except PayloadTooLarge:
+            await self._append(EMPTY, ending)
+        finally:
+            self._lease = lease
+
+    async def _append(self, batch: Batch, outcome: Document | None) -> None:
+        """Until it is written or the lease has run out."""
         deadline, pause = self._clock.now() + self._lease, FIRST_PAUSE
         while True:
             try:
@@ -132,7 +162,7 @@ class Journal:
             "writer": self._writer,
             "attempt": self._attempt,
             "until": self._clock.now() + self._lease,
-            "sse": batch.data.decode(),
+            **_said_once(batch.data.decode()),
         }
         if outcome is not None:
             document["outcome"] = outcome
@@ -222,8 +252,37 @@ def _stub(id_: str) -> Document:
 def _entry(body: Document) -> Entry:
     return Entry(
         number=int(body["id"][1:]),
-        batch=Batch(body["first"], body["last"], data=body["sse"].encode()),
+        batch=Batch(body["first"], body["last"], data=_said_again(body).encode()),
         attempt=body["attempt"],
         until=body["until"],
         outcome=body.get("outcome"),
     )
+
+
+def without_logprobs(value: Any) -> Any:
+    """A copy without log probabilities: most of what an answer weighs that was asked for them."""
+    if isinstance(value, dict):
+        kept = {name: without_logprobs(inner) for name, inner in cast(Json, value).items() if name != "logprobs"}
+        return kept | {"logprobs": list[Json]()} if "logprobs" in value else kept
+    return [without_logprobs(inner) for inner in cast(list[Any], value)] if isinstance(value, list) else value
+
+
+def _said_once(text: str) -> Document:
+    """The fields for a batch's text; the log probabilities that each event at the end of an item repeats, once."""
+    said: list[str] = []
+    if len(text) >= _LARGE:
+        for block in text.split("\n\n"):
+            if block.startswith("event: response.output_text.done\n"):
+                said.append(block.partition('"logprobs":[')[2].rpartition('],"sequence_number":')[0])
+    said = [piece for piece in said if piece]
+    for number, piece in enumerate(said):
+        text = text.replace(piece, f"{_MARK}{number}{_MARK}")
+    return {"sse": text, "said": said} if said else {"sse": text}
+
+
+def _said_again(body: Document) -> str:
+    """A batch's text, byte for byte."""
+    if "said" not in body:
+        return body["sse"]
+    parts: list[str] = body["sse"].split(_MARK)
+    return "".join([body["said"][int(part)] if place % 2 else part for place, part in enumerate(parts)])

@@ -8,10 +8,12 @@ from weakref import WeakValueDictionary
 
 from shared.conversations.records import ConversationRecord, TurnRecord, header_sort
 from shared.conversations.repository import find_turn
-from shared.errors import Conflict, StorageUnavailable
+from shared.errors import Conflict, PayloadTooLarge, StorageUnavailable
 from shared.ids import turn_of
 from shared.storage.base import STATE, AlreadyExists, Create, Document, Missing, Replace, Stale, Store, Stored
 from shared.storage.mutate import Change, mutate
+from shared.turns.journal import TOO_LARGE, without_logprobs
+from shared.turns.output import FIRST_SEQUENCE
 from shared.usage import meter
 from shared.usage.records import Spent, UsageDocument, UsageRecord
 
@@ -167,8 +169,24 @@ class Ledger:
             The conversation's header as it is now, if there is one.
 
         Raises:
-            TurnTaken: somebody else ended or took over the turn; nothing was written.
+            TurnTaken: somebody else ended or took over the turn, and nothing was written; or it ended here, but as
+                `failed`, because its record would have been too large.
         """
+        try:
+            return await self._commit(turn, spent=spent, model=model, now=now, leave=leave)
+        except PayloadTooLarge:
+            short = _failed(turn, output=without_logprobs(turn.output))
+        try:
+            await self._commit(short, spent=spent, model=model, now=now, leave=leave)
+        except PayloadTooLarge:
+            short = _failed(turn, output=[], trace={})
+            await self._commit(short, spent=spent, model=model, now=now, leave=leave)
+        raise TurnTaken(turn.id)
+
+    async def _commit(
+        self, turn: TurnRecord, *, spent: Spent, model: str, now: float, leave: Callable[[UsageRecord], UsageRecord]
+    ) -> ConversationRecord | None:
+        """As `commit`, of what may be too large."""
 
         def settle(usage: UsageRecord) -> UsageRecord:
             if not turn.is_kept and turn.id not in usage.reserved:
@@ -279,6 +297,15 @@ class Ledger:
 
     def _header_change(self, id_: str, apply: Callable[[Document | None], Document]) -> Change:
         return Change(id_, apply, known=self.header, is_known=self.header is not None)
+
+
+def _failed(turn: TurnRecord, **changes: object) -> TurnRecord:
+    """The end of a turn that has too much to be stored."""
+    error = {"code": "server_error", "message": TOO_LARGE}
+    changes |= {"status": "failed", "error": error, "incomplete_reason": None}
+    if not turn.is_journalled and not changes["output"]:
+        changes["next_sequence"] = FIRST_SEQUENCE  # its stream is made from its items
+    return turn.model_copy(update=changes)
 
 
 def _hold(expected: ConversationRecord, turn: TurnRecord) -> Callable[[Document | None], Document]:

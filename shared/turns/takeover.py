@@ -5,7 +5,7 @@ which the old writer's next append needs. After both, nobody else can write or c
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from shared.app import App
@@ -98,7 +98,8 @@ async def claim(app: App, owner: str, found: FoundTurn, *, note: str | None) -> 
         tail = await read_tail(app.store, turn.id)
         journal = new_journal(app, claimed, number=tail.number)
         tail = await seal(journal, lambda: read_tail(app.store, turn.id))
-        return Claimed(claimed, etags[0], tail, journal, fold(tail.events), tally)
+        folded = fold(tail.events)
+        return Claimed(claimed, etags[0], _counted(tail, claimed, folded), journal, folded, tally)
 
 
 async def take_over(app: App, owner: str, response_id: str) -> LiveTurn | None:
@@ -151,7 +152,13 @@ async def give_up(app: App, owner: str, response_id: str, reason: str) -> None:
     run = claimed.run(app, owner)
     run.close_items()
     message = f"The response was given up: {reason}"
-    run.begin_ended({"status": "failed", "error": {"code": "server_error", "message": message}, **_estimate(claimed)})
+    run.begin_ended(
+        {
+            "status": "failed",
+            "error": {"code": "server_error", "message": message},
+            **_estimate(claimed.turn, claimed.folded),
+        }
+    )
     await run.live.finished()
 
 
@@ -167,6 +174,7 @@ async def _go_on(app: App, owner: str, found: FoundTurn) -> LiveTurn | None:
     run = claimed.run(app, owner)
     outcome = claimed.tail.outcome
     if outcome is not None:
+        run.close_items()  # nothing is open, unless its writer could not store the rest
         run.begin_ended(outcome)
     elif found.record.attempt >= MAX_ATTEMPTS:
         run.begin_ended(_given_up(claimed, run))
@@ -178,13 +186,27 @@ async def _go_on(app: App, owner: str, found: FoundTurn) -> LiveTurn | None:
 def _given_up(claimed: Claimed, run: Run) -> dict[str, object]:
     run.close_items()
     message = f"The response was given up after {MAX_ATTEMPTS} hosts had stopped while making it."
-    return {"status": "failed", "error": {"code": "server_error", "message": message}, **_estimate(claimed)}
+    return {
+        "status": "failed",
+        "error": {"code": "server_error", "message": message},
+        **_estimate(claimed.turn, claimed.folded),
+    }
 
 
-def _estimate(claimed: Claimed) -> dict[str, object]:
+def _estimate(turn: TurnRecord, folded: Folded) -> dict[str, object]:
     """Usage of calls whose end nobody saw."""
-    tokens = estimate_tokens(claimed.turn.input)
-    return {"usage": usage_body(estimated_usage(tokens, claimed.folded.items))}
+    tokens = estimate_tokens(turn.input)
+    return {"usage": usage_body(estimated_usage(tokens, folded.items))}
+
+
+def _counted(tail: Tail, turn: TurnRecord, folded: Folded) -> Tail:
+    """With an estimate of what was used, where a writer could not store its output and ended the turn in the middle."""
+    if tail.outcome is None or "usage" in tail.outcome:
+        return tail
+    used = _estimate(turn, folded)
+    return Tail(
+        [entry if entry.outcome is None else replace(entry, outcome=entry.outcome | used) for entry in tail.entries]
+    )
 
 
 async def _resume(run: Run, claimed: Claimed) -> None:
