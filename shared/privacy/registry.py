@@ -123,7 +123,7 @@ KINDS: dict[str, Kind] = {
     )
 }
 """By the record's `kind`. Not records, and erased as well: journals (`events`, by their turns), messages of queues,
-blobs, and what a deleted turn leaves for a month so that its id stays taken (`spent`, in the owner's partition)."""
+blobs, and what a deleted turn leaves for a day so that its id stays taken (`spent`, in the owner's partition)."""
 
 OWNERS_DIRECTORY: dict[str, str] = {"api_key": "id", "share": "id", "adopted": "guest"}
 """Records of the owner that lead to a directory record, and the field that names it (of a guest, if the claim is the

@@ -19,7 +19,7 @@ from shared.models.gate import Ticket
 from shared.principal import Principal
 from shared.settings import Limits
 from shared.stages import stage
-from shared.storage.base import AlreadyExists
+from shared.storage.base import STATE, AlreadyExists
 from shared.telemetry import Tally, tallied
 from shared.turns.compaction import compact_first
 from shared.turns.context import SUMMARY_CALLS, SUMMARY_TOKENS, Context
@@ -89,6 +89,13 @@ async def _begin(app: App, caller: Principal, request: TurnRequest, own: str | N
                     return live
                 if attempt == 0 and isinstance(failure, Conflict):
                     continue  # a twin may have been faster by a hair: the second look finds it
+                if (
+                    own is not None
+                    and isinstance(failure, AlreadyExists)
+                    and await _was_unkept(app, caller, own, request)
+                ):
+                    own, request = None, replace(request, send_key=None)  # its answer is nowhere: here is another
+                    continue
                 if isinstance(failure, AlreadyExists):
                     raise Conflict(
                         "The response to this Idempotency-Key was deleted; use a new key for a new request.",
@@ -98,13 +105,31 @@ async def _begin(app: App, caller: Principal, request: TurnRequest, own: str | N
     raise Conflict("The conversation keeps changing; try again.", code="conversation_locked", retry_after=1)
 
 
-async def _join(app: App, caller: Principal, turn: str, request: TurnRequest) -> LiveTurn | None:
-    live = await relay(app, caller.owner, turn)
-    if live is not None and live.record.body_hash != request.body_hash:
+async def _was_unkept(app: App, caller: Principal, turn: str, request: TurnRequest) -> bool:
+    """Whether nothing of the turn with this key was kept but that key.
+
+    Raises:
+        Unprocessable: it was for another body.
+    """
+    stored = await app.store.read(STATE, caller.owner, turn)
+    if stored is None or "body_hash" not in stored.body:
+        return False
+    _check_body(stored.body["body_hash"], request)
+    return True
+
+
+def _check_body(body_hash: str | None, request: TurnRequest) -> None:
+    if body_hash != request.body_hash:
         raise Unprocessable(
             "This Idempotency-Key was used for another request; use a new key for a new request.",
             code="idempotency_key_reused",
         )
+
+
+async def _join(app: App, caller: Principal, turn: str, request: TurnRequest) -> LiveTurn | None:
+    live = await relay(app, caller.owner, turn)
+    if live is not None:
+        _check_body(live.record.body_hash, request)
     if live is not None and live.record.status == "queued":  # its first host may have died before it told the workers
         await nudge(app, caller.owner, live.record)
     return live

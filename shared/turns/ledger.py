@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 from shared.conversations.records import ConversationRecord, TurnRecord, header_sort
-from shared.conversations.repository import find_turn
+from shared.conversations.repository import SPENT_SECONDS, find_turn
 from shared.errors import Conflict, PayloadTooLarge, StorageUnavailable
 from shared.ids import turn_of
 from shared.storage.base import STATE, AlreadyExists, Create, Document, Missing, Replace, Stale, Store, Stored
+from shared.storage.large import SPENT
 from shared.storage.mutate import Change, mutate
 from shared.turns.journal import TOO_LARGE, without_logprobs
 from shared.turns.output import FIRST_SEQUENCE
@@ -113,6 +114,8 @@ class Ledger:
         if header is not None:
             changes.append(self._header_change(header.id, _hold(header, turn)))
         fixed = [Create(turn.document())] if turn.is_kept else []
+        if turn.send_key is not None and not turn.is_kept:  # of it only the key stays: a twin must not run under its id
+            fixed = [Create({"id": turn.id, "kind": SPENT, "body_hash": turn.body_hash, "ttl": SPENT_SECONDS})]
         for attempt in range(_UNKNOWN_OUTCOME_TRIES):
             try:
                 etags, stored = await mutate(self.store, STATE, self.owner, fixed, changes)

@@ -161,6 +161,33 @@ async def test_an_erasure_that_is_sent_again_after_its_end_takes_nothing_that_ca
     assert kept.status_code == 200
 
 
+UNSTORED: dict[str, Json] = {
+    "/v1/chat/completions": {"model": "companion", "messages": [{"role": "user", "content": "one"}]},
+    "/v1/responses": {"input": "one", "store": False},
+}
+
+
+@pytest.mark.parametrize("path", UNSTORED)
+async def test_what_is_not_stored_runs_once_for_twins_and_is_never_free(here: Service, path: str) -> None:
+    """The key is remembered, and nothing else."""
+    body = UNSTORED[path]
+    other = orjson.loads(orjson.dumps(body).replace(b"one", b"other"))
+    async with here.client() as client:
+        headers = {"idempotency-key": "k"}
+        twins = await asyncio.gather(*(client.post(path, json=body, headers=headers) for _ in range(3)))
+        turns_after_twins = (await client.get("/v1/me/usage")).json()["total"]["turns"]
+        again = await client.post(path, json=body, headers=headers)
+        refused = await client.post(path, json=other, headers=headers)
+        used = (await client.get("/v1/me/usage")).json()
+
+    assert [each.status_code for each in (*twins, again)] == [200] * 4
+    assert len({each.json()["id"] for each in twins}) == turns_after_twins
+    assert again.json()["id"] not in {each.json()["id"] for each in twins}
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "idempotency_key_reused")
+    assert used["total"]["turns"] == turns_after_twins + 1
+    assert used["reserved"] == 0
+
+
 async def test_a_refused_request_leaves_its_key_free(here: Service) -> None:
     async with here.client() as client:
         refused = await client.post("/v1/projects", json={"name": ""}, headers={"idempotency-key": "k"})
