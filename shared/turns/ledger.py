@@ -169,7 +169,7 @@ class Ledger:
             leave: what else the end of the turn changes in the usage record (its place among background turns).
 
         Returns:
-            The conversation's header as it is now, if there is one.
+            The conversation's header as it is now, if there is one that was not deleted.
 
         Raises:
             TurnTaken: somebody else ended or took over the turn, and nothing was written; or it ended here, but as
@@ -212,7 +212,8 @@ class Ledger:
             try:
                 _, stored = await mutate(self.store, STATE, self.owner, fixed, changes)
                 self.usage.learn(stored[0])
-                return ConversationRecord.model_validate(stored[1].body) if len(stored) > 1 else None
+                header = ConversationRecord.model_validate(stored[1].body) if len(stored) > 1 else None
+                return header if header is not None and header.kind == "conversation" else None
             except Stale as stale:
                 found = await find_turn(self.store, self.owner, turn.id)
                 if found is None or found.record != turn:
@@ -331,7 +332,8 @@ def _release(turn: TurnRecord, now: float) -> Callable[[Document | None], Docume
     """The header after the turn: it is the new head unless it failed."""
 
     def apply(body: Document | None) -> Document:
-        if body is None or body.get("kind") != "conversation":
+        # One that was deleted is let go of all the same: it may be restored at this very moment, and would be held.
+        if body is None or body.get("kind") not in ("conversation", "conversation.deleted"):
             raise _ConversationGone
         header = ConversationRecord.model_validate(body)
         if header.running != turn.id:

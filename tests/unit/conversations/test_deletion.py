@@ -157,3 +157,17 @@ async def die(here: Service, *, writes: int, of: Any) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Died):
         patch.setattr(store, "batch", batch)
         await of
+
+
+async def test_a_turn_lets_go_of_a_conversation_that_was_hidden_while_it_ran(tmp_path: Path) -> None:
+    """Else one that is restored between its end's reading and writing would be held for ever."""
+    async with service(tmp_path, model=OfflineModel(word_delay=0.02)) as here, here.client() as ann:
+        conv = await conversation(ann)
+        running = await begin(here, "Say some words.", conversation=conv)
+        await ann.delete(f"/v1/conversations/{conv}")
+        await running.finished()
+        hidden = await here.app.store.read(STATE, "ann", conv)
+
+    assert hidden is not None
+    assert (hidden.body["kind"], hidden.body["head"]) == ("conversation.deleted", running.record.id)
+    assert "running" not in hidden.body
