@@ -52,6 +52,8 @@ from shared.storage.mutate import Change, mutate
 from shared.turns.cancel import end_turn
 from shared.turns.journal import Journal, read_tail, scrub, seal
 from shared.turns.ledger import MOVED
+from shared.usage import limits, meter
+from shared.usage.records import UsageRecord
 from shared.wire.answers.chat import StoredChatCompletion
 from shared.wire.answers.responses import ResponseObject
 from shared.wire.chat_output import render_stored
@@ -479,6 +481,8 @@ class _Found:
     directory: list[str] = field(default_factory=list[str])
     guests: list[str] = field(default_factory=list[str])
     messages: list[str] = field(default_factory=list[str])
+    usage: Replace | None = None
+    """Bare sums in the place of this month's usage."""
 
     def count(self, name: str, number: int = 1) -> None:
         if number:
@@ -506,7 +510,12 @@ async def _find_everything(app: App, owner: str) -> _Found:
     found = _Found()
     async for page in everything(outlines(app.store), STATE, owner):
         for stored in page:
-            found.add(stored.body)
+            bare = _bare(app, stored.body) if stored.body.get("kind") == "usage" else None
+            if bare is None:
+                found.add(stored.body)
+            elif bare != {name: value for name, value in stored.body.items() if name != "ttl"}:
+                found.count("state/usage")
+                found.usage = Replace(bare | {"ttl": _left_of_the_month(app)}, stored.etag)
     for guest in list(found.guests):
         adoption = await find_adoption(app.store, guest)
         if adoption is None or adoption.account != owner:
@@ -528,6 +537,20 @@ async def _find_everything(app: App, owner: str) -> _Found:
     return found
 
 
+def _bare(app: App, body: Document) -> Document | None:
+    """What stays of this month's usage, until it ends: else an owner could lift a ceiling of money by an erasure."""
+    now = app.clock.now()
+    if body["id"] != meter.month_id(now):
+        return None
+    bare = meter.bare(UsageRecord.of(body), now)
+    return orjson.loads(orjson.dumps(bare.document())) if bare.days else None
+
+
+def _left_of_the_month(app: App) -> int:
+    now = app.clock.now()
+    return int(limits.next_month(now) - now) + 1
+
+
 async def _erase_partitions(app: App, owner: str, found: _Found) -> None:
     """The records that were found, one by one, and never their whole partition.
 
@@ -545,6 +568,9 @@ async def _erase_partitions(app: App, owner: str, found: _Found) -> None:
     await app.store.erase(KNOWLEDGE, owner)
     for start in range(0, len(found.records), BATCH):
         await _delete(app, owner, found.records[start : start + BATCH])
+    if found.usage is not None:
+        with suppress(Stale, Missing):  # a turn has just been settled: the next round finds it
+            await outlines(app.store).batch(STATE, owner, [found.usage])
     await app.blobs.erase(owner)  # after the records: one whose parts are gone could not be read any more
 
 

@@ -146,7 +146,7 @@ def _ceilings(record: UsageRecord, limits: Limits, now: float) -> list[tuple[flo
 def _money(record: UsageRecord, limits: Limits, now: float) -> AssistantError | None:
     for name, ceiling, spent, until in (
         ("day", limits.usd_per_day, lambda: spent_on(record, day_of(now)), _tomorrow),
-        ("month", limits.usd_per_month, lambda: spent_in_month(record), _next_month),
+        ("month", limits.usd_per_month, lambda: spent_in_month(record), next_month),
     ):
         if ceiling is None:
             continue
@@ -201,6 +201,7 @@ def _tomorrow(now: float) -> float:
     return (today + timedelta(days=1)).timestamp()
 
 
-def _next_month(now: float) -> float:
+def next_month(now: float) -> float:
+    """When the next month begins."""
     first = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     return (first + timedelta(days=32)).replace(day=1).timestamp()

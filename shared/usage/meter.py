@@ -7,8 +7,11 @@ from shared.errors import RateLimited
 from shared.settings import Limits
 from shared.storage.base import Document
 from shared.storage.mutate import Change
-from shared.usage.limits import check, day_of, drained
+from shared.usage.limits import check, day_of, drained, spent_in_month, spent_on
 from shared.usage.records import Rate, Reservation, Spent, UsageRecord
+
+ERASED = "erased"
+"""In the place of a model's name, where what was used is known no more."""
 
 
 def month_id(now: float) -> str:
@@ -19,6 +22,15 @@ def month_id(now: float) -> str:
 def fresh(id_: str) -> UsageRecord:
     """A month's record before anything was used."""
     return UsageRecord(id=id_, due=-datetime.strptime(f"{id_[6:]}-01+0000", "%Y-%m-%d%z").timestamp())
+
+
+def bare(record: UsageRecord, now: float) -> UsageRecord:
+    """What ceilings and rates need to know of a month that is erased: sums, of today and of the days before."""
+    today = day_of(now)
+    costs = {f"{today[:8]}01": spent_in_month(record) - spent_on(record, today)}
+    costs[today] = costs.get(today, 0.0) + spent_on(record, today)
+    days = {day: {ERASED: Spent(cost=cost)} for day, cost in costs.items() if cost > 0}
+    return UsageRecord(id=record.id, due=record.due, rate=record.rate, days=days)
 
 
 def reserve(

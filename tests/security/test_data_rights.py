@@ -4,16 +4,18 @@ import asyncio
 import io
 import re
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from shared.clock import ManualClock
 from shared.errors import StorageUnavailable
 from shared.models.offline import OfflineModel
 from shared.privacy import service as privacy
-from shared.storage.base import KNOWLEDGE, Upsert
+from shared.storage.base import KNOWLEDGE, STATE, Upsert
 from tests.owners import ANN, BOB, Service, ask, conversation, service
 
 type Json = dict[str, Any]
@@ -359,6 +361,31 @@ async def test_retention_judges_a_fork_by_its_own_age(tmp_path: Path) -> None:
     assert found == [404, 404, 200]
     assert "Ada" in str(went_on["output"])
     assert "turn" not in left
+
+
+async def test_an_erasure_lifts_no_ceiling_of_money(tmp_path: Path) -> None:
+    """Of what was used, bare sums stay until the month ends."""
+    clock = ManualClock(datetime(2026, 3, 20, tzinfo=UTC).timestamp())
+    prices, plans = '{"*": {"input": 1000, "output": 1000}}', '{"static": {"usd_per_day": 0.001, "usd_per_month": 100}}'
+    async with service(tmp_path, clock=clock, COMPANION_PRICES=prices, COMPANION_PLANS=plans) as here:
+        async with here.client() as ann:
+            await ask(ann, "Hello, a day before.")
+            clock.advance(86_400)
+            await ask(ann, f"Hello, {CANARY}.")
+            spent = (await ann.get("/v1/me/usage")).json()["total"]["cost"]
+            for _ in range(2):
+                await run(here, ANN, "erase", json={"confirm": "erase everything"})
+            used = (await ann.get("/v1/me/usage")).json()
+            refused = await ann.post("/v1/responses", json={"input": "More."})
+        left = [each.body for each in await here.app.store.scan(STATE, "ann")]
+        clock.advance(12 * 86_400)
+        after = [each.body for each in await here.app.store.scan(STATE, "ann")]
+
+    assert used["total"] == {**used["total"], "cost": pytest.approx(spent), "turns": 0, "input_tokens": 0}
+    assert [day["date"] for day in used["days"]] == ["2026-03-01", "2026-03-21"]
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+    assert [body["kind"] for body in left] == ["usage"]
+    assert after == []
 
 
 async def test_a_job_that_the_queue_lost_is_found_by_the_timer(tmp_path: Path) -> None:
