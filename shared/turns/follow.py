@@ -189,12 +189,15 @@ class _Reader:
         return LAG_SECONDS if age < RECENT_SECONDS else 0.0
 
     async def _catch_up(self) -> AsyncGenerator[Batch]:
-        """What the journal holds beyond what was read of it, in one go."""
+        """What the journal holds beyond what was read of it, in one go, up to a gap: the oldest batches expire first."""
         for entry in (await read_tail(self._app.store, self.turn.id)).entries:
-            if entry.number > self._number:
-                batch = self._take(entry)
-                if batch is not None:
-                    yield batch
+            if entry.number <= self._number:
+                continue
+            if entry.number > self._number + 1:
+                return
+            batch = self._take(entry)
+            if batch is not None:
+                yield batch
 
     async def _look(self) -> bool:
         """Read the record again; False when it is gone."""

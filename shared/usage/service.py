@@ -19,7 +19,8 @@ from shared.usage.limits import headers
 from shared.usage.prices import cost_of
 from shared.usage.records import Spent, UsageRecord
 
-HOLD_SECONDS = 300.0
+SETTLING_SECONDS = 60.0
+"""How much longer than a model may take the money of its call is held: to be settled in time."""
 
 
 @dataclass(slots=True)
@@ -52,6 +53,7 @@ async def reserved(
         RateLimited, QuotaExceeded: the caller's plan does not allow it now.
     """
     now, token = app.clock.now(), app.ids.token()
+    seconds = app.settings.model.timeout + SETTLING_SECONDS
     id_, plan = meter.month_id(now), app.settings.usage.limits_of(caller.plan)
 
     def price(input_tokens: int, output_tokens: int) -> float:
@@ -61,9 +63,7 @@ async def reserved(
         record = UsageRecord.of(body) if body else meter.fresh(id_)
         cost = price(tokens, output_tokens)
         total = tokens + output_tokens
-        return meter.reserve(
-            record, token, limits=plan, tokens=total, cost=cost, now=now, seconds=HOLD_SECONDS
-        ).document()
+        return meter.reserve(record, token, limits=plan, tokens=total, cost=cost, now=now, seconds=seconds).document()
 
     _, stored = await mutate(app.store, STATE, caller.owner, [], [Change(id_, hold)])
     bill = Bill(headers(UsageRecord.of(stored[0].body), plan, now))

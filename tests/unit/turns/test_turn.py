@@ -369,6 +369,25 @@ async def test_a_resumed_stream_whose_journal_has_expired_still_ends(make_app: M
     assert rest[0]["sequence_number"] > after
 
 
+async def test_a_journal_that_has_begun_to_expire_is_not_replayed_with_a_gap(make_app: MakeApp) -> None:
+    app = make_app(ScriptedModel([[*says("first ")[:2], 0.1, *says("second ")[1:2], 0.1, *says("third")[1:]]]))
+    live = await begin(app, "go")
+    async for _ in live.follow():
+        pass
+    entries = await app.store.scan(EVENTS, live.record.id)
+    await app.store.batch(EVENTS, live.record.id, [Delete(entries[0].body["id"])])
+    found = await app.store.read(STATE, CALLER.owner, live.record.id)
+    assert found is not None
+    await app.store.batch(STATE, CALLER.owner, [Upsert({**found.body, "completed_at": app.clock.now() - 90_000})])
+    seen = await events(app, live.record.id)
+    numbers = [event["sequence_number"] for event in seen]
+
+    assert len(entries) > 2
+    assert numbers == list(range(len(numbers)))
+    assert "".join(event.get("delta", "") for event in seen) == "first second third"
+    assert seen[-1]["type"] == "response.completed"
+
+
 class TestTools:
     """Tools that the server runs."""
 
