@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from shared.app import App
 from shared.conversations.records import FINAL
-from shared.errors import AssistantError, Conflict, InvalidRequest
+from shared.errors import Conflict, InvalidRequest
 from shared.identity import guests
 from shared.identity.records import GuestRecord
 from shared.ids import derived_token
@@ -32,7 +32,6 @@ from shared.storage.base import (
     KNOWLEDGE,
     STATE,
     AlreadyExists,
-    BatchFailed,
     Create,
     Delete,
     Document,

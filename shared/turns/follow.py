@@ -189,7 +189,7 @@ class _Reader:
         return LAG_SECONDS if age < RECENT_SECONDS else 0.0
 
     async def _catch_up(self) -> AsyncGenerator[Batch]:
-        """What the journal holds beyond what was read of it, in one go, up to a gap: the oldest batches expire first."""
+        """What the journal holds beyond what was read of it, at once, up to a gap: the oldest batches expire first."""
         for entry in (await read_tail(self._app.store, self.turn.id)).entries:
             if entry.number <= self._number:
                 continue
