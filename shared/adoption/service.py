@@ -43,6 +43,7 @@ from shared.storage.base import (
     Upsert,
 )
 from shared.storage.mutate import Change, mutate
+from shared.storage.overdue import overdue
 from shared.turns.ledger import MOVED
 from shared.usage import meter
 from shared.usage.records import Spent, UsageRecord
@@ -106,7 +107,7 @@ async def adopt(app: App, caller: Principal, guest_token: str) -> int:
 
 async def finish_adoptions(app: App) -> None:
     """Look after guests adopted lately, until there is nothing left of theirs."""
-    for due in await app.store.due(DIRECTORY, "guest", before=app.clock.now()):
+    for due in await overdue(app.store, DIRECTORY, "guest", before=app.clock.now()):
         record = GuestRecord.model_validate(due.stored.body)
         try:
             moved = await move(app, record.owner, record.account)

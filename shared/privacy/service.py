@@ -49,6 +49,7 @@ from shared.storage.base import (
 )
 from shared.storage.large import outlines, sweep
 from shared.storage.mutate import Change, mutate
+from shared.storage.overdue import overdue
 from shared.turns.cancel import end_turn
 from shared.turns.journal import Journal, read_tail, scrub, seal
 from shared.turns.ledger import MOVED
@@ -191,15 +192,15 @@ async def run_due(app: App) -> int:
     """Jobs whose worker died, conversations deleted long ago, retention that is due. Returns how many it looked at."""
     now = app.clock.now()
     count = 0
-    for due in await app.store.due(DIRECTORY, "erasure", before=now - CLAIM_SECONDS):
+    for due in await overdue(app.store, DIRECTORY, "erasure", before=now - CLAIM_SECONDS):
         count += await _quietly(_run_erasure(app, due.stored))
-    for due in await app.store.due(STATE, "data_job", before=now - CLAIM_SECONDS):
+    for due in await overdue(app.store, STATE, "data_job", before=now - CLAIM_SECONDS):
         count += await _quietly(_run_job(app, due.partition, due.stored))
-    for due in await app.store.due(STATE, "conversation.deleted", before=now):
+    for due in await overdue(app.store, STATE, "conversation.deleted", before=now):
         count += await _quietly(_purge(app, due.partition, due.stored.body["id"]))
-    for due in await app.store.due(STATE, "blobs", before=now):
+    for due in await overdue(app.store, STATE, "blobs", before=now):
         count += await _quietly(sweep_blobs(app.store, app.blobs, app.clock, due))
-    for due in await app.store.due(STATE, "profile", before=now):
+    for due in await overdue(app.store, STATE, "profile", before=now):
         count += await _quietly(apply_retention(app, due.partition))
     return count
 

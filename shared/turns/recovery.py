@@ -8,6 +8,7 @@ from shared.conversations.records import TurnRecord
 from shared.conversations.repository import FoundTurn
 from shared.storage.base import STATE, Due
 from shared.storage.mutate import Change, mutate
+from shared.storage.overdue import overdue
 from shared.turns.live import LiveTurn
 from shared.turns.prepare import QUEUED_SECONDS
 from shared.turns.queued import send_turn
@@ -20,8 +21,6 @@ log = logging.getLogger("companion.turns")
 GRACE_SECONDS = 3.0
 """How long after its lease a turn is left to a client that may be resuming it."""
 AT_ONCE = 16
-PAGE, MOST = 100, 2_000
-"""Turns that are read at once, and that one pass looks at."""
 
 
 async def recover(app: App) -> int:
@@ -32,7 +31,8 @@ async def recover(app: App) -> int:
     Returns:
         How many turns were taken over or sent again.
     """
-    found = await _overdue(app, before=app.clock.now() - GRACE_SECONDS)
+    # Turns that live are among them, for they renew their lease in the journal.
+    found = await overdue(app.store, STATE, "turn", before=app.clock.now() - GRACE_SECONDS)
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(due: Due) -> bool:
@@ -44,21 +44,6 @@ async def recover(app: App) -> int:
                 return False
 
     return sum(await asyncio.gather(*(one(due) for due in found)))
-
-
-async def _overdue(app: App, *, before: float) -> list[Due]:
-    """Page by page: turns that live are among them, for they renew their lease elsewhere, and hide no others so."""
-    found: dict[tuple[str, str], Due] = {}
-    after: float | None = None
-    while len(found) < MOST:
-        seen = sum(due.stored.body["due"] == after for due in found.values())  # they come again
-        page = await app.store.due(STATE, "turn", after=after, before=before, limit=seen + PAGE)
-        known = len(found)
-        found.update({(due.partition, due.stored.body["id"]): due for due in page})
-        if len(found) == known:
-            break
-        after = page[-1].stored.body["due"]
-    return list(found.values())
 
 
 async def _recover_one(app: App, due: Due) -> bool:

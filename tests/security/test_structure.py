@@ -44,6 +44,8 @@ def calls() -> Iterator[Call]:
                 yield Call(module, node.lineno, node.func.attr, arguments)
             elif isinstance(node.func, ast.Name) and node.func.id in HELPERS:
                 yield Call(module, node.lineno, "batch", arguments[1:])
+            elif isinstance(node.func, ast.Name) and node.func.id == "overdue":
+                yield Call(module, node.lineno, "due", arguments[1:])
 
 
 def test_every_use_of_an_owners_container_names_the_owner() -> None:

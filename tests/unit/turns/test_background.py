@@ -13,8 +13,9 @@ from shared.jobs.store_queue import StoreQueue
 from shared.models.offline import OfflineModel
 from shared.models.scripted import ScriptedModel, says
 from shared.principal import Principal
+from shared.storage import overdue
 from shared.storage.base import EVENTS, STATE, Create, Upsert
-from shared.turns import queued, recovery
+from shared.turns import queued
 from shared.turns.begin import begin_turn
 from shared.turns.cancel import cancel_turn
 from shared.turns.follow import follow_live, get_turn
@@ -137,7 +138,7 @@ async def test_a_lost_message_is_found_again(make_app: MakeApp) -> None:
 
 
 async def test_many_that_live_hide_none_that_died(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recovery, "PAGE", 3)
+    monkeypatch.setattr(overdue, "PAGE", 3)
     app = make_app(ScriptedModel([says("one"), says("done")]))
     template = (await ask(app, "one")).document()
     now = app.clock.now()
