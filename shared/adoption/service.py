@@ -276,8 +276,18 @@ async def _operation(move: _Move, theirs: Document) -> Create | Replace | None:
     if ours is None:
         return Create(theirs) if gone is None else None
     is_untouched = move.copied.get(id_) == ours.etag
+    if not is_untouched and await _is_held_by_own(move, ours.body, theirs):
+        return None
     body = theirs if is_untouched else _merged(ours.body, theirs)
     return Replace(body, ours.etag) if body != ours.body else None
+
+
+async def _is_held_by_own(move: _Move, ours: Document, theirs: Document) -> bool:
+    """Whether a conversation is held by a turn that the account began, and not by one of the guest's."""
+    running = ours.get("running")
+    if theirs["kind"] not in _HEADERS or running in (None, theirs.get("running")):
+        return False
+    return await move.app.store.read(STATE, move.guest, running) is None
 
 
 def _merged(ours: Document, theirs: Document) -> Document:
@@ -356,6 +366,8 @@ async def _move_blobs(move: _Move) -> None:
 
 async def _move_blob(move: _Move, name: str) -> None:
     blobs = move.app.blobs
+    if await move.app.store.read(STATE, move.account, f"gone_{name.partition('/')[0]}") is not None:
+        return  # an earlier run moved it, and the account deleted what it was part of
     blob = await blobs.get(move.guest, name)
     if blob is None:
         return

@@ -27,7 +27,7 @@ class Kind:
     where: Literal["state", "knowledge", "directory"] = "state"
     erased: Literal["with the partition", "by its owner's record", "by the job itself", "operator's"]
     """How an erasure reaches it. Partitions go whole, but for the bare sums of this month's `usage`, which go when it
-    ends; directory records are found through a record of the owner's."""
+    ends, unless its owner comes again before; directory records are found through a record of the owner's."""
     is_exported: bool = False
     is_imported: bool = False
     id_prefix: str = ""

@@ -8,19 +8,20 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import orjson
 from pydantic import TypeAdapter
 
+from shared.answers.records import KEPT_SECONDS as KEY_SECONDS
 from shared.app import App
 from shared.conversations.deletion import purge, remove, remove_turns
 from shared.conversations.records import CHATS, FINAL, ConversationRecord, Record, TurnRecord, header_sort
 from shared.conversations.repository import conversations
 from shared.errors import AssistantError, Conflict, NotFound, RateLimited, StorageUnavailable
 from shared.identity.guests import find_adoption
-from shared.ids import derived_token
+from shared.ids import RandomIds, derived_token
 from shared.jobs.base import JOBS
 from shared.privacy.archive import Blob, open_archive, read_blobs, read_entry, read_records, write_archive
 from shared.privacy.foreign import foreign_records
@@ -106,8 +107,10 @@ async def start_erase(app: App, owner: str) -> DataJobRecord:
         await app.store.batch(DIRECTORY, receipt.id, [Create(receipt.document())])
     except AlreadyExists:  # an earlier try of this very request
         receipt = await get_job(app, owner, receipt.id)
-        if receipt.status == "completed":
+        if receipt.status == "completed" and receipt.created_at > now - KEY_SECONDS:
             return receipt
+        if receipt.status == "completed":  # the key has been free for long
+            return await start_erase(replace(app, ids=RandomIds()), owner)
     with suppress(AlreadyExists):
         await app.store.batch(DIRECTORY, work.id, [Create(work.document())])
     await _send(app, {"erasure": work.id})
@@ -539,12 +542,15 @@ async def _find_everything(app: App, owner: str) -> _Found:
 
 
 def _bare(app: App, body: Document) -> Document | None:
-    """What stays of this month's usage, until it ends: else an owner could lift a ceiling of money by an erasure."""
+    """What stays of this month's usage, until it ends: else an owner could lift a ceiling of money by an erasure.
+
+    Whoever comes again within the month goes on from it, and keeps it as the rest of their usage.
+    """
     now = app.clock.now()
     if body["id"] != meter.month_id(now):
         return None
     bare = meter.bare(UsageRecord.of(body), now)
-    return orjson.loads(orjson.dumps(bare.document())) if bare.days else None
+    return orjson.loads(orjson.dumps(bare.document())) if bare.days or bare.reserved else None
 
 
 def _left_of_the_month(app: App) -> int:

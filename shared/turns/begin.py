@@ -20,6 +20,7 @@ from shared.principal import Principal
 from shared.settings import Limits
 from shared.stages import stage
 from shared.storage.base import STATE, AlreadyExists
+from shared.storage.large import SPENT
 from shared.telemetry import Tally, tallied
 from shared.turns.compaction import compact_first
 from shared.turns.context import SUMMARY_CALLS, SUMMARY_TOKENS, Context
@@ -112,7 +113,7 @@ async def _was_unkept(app: App, caller: Principal, turn: str, request: TurnReque
         Unprocessable: it was for another body.
     """
     stored = await app.store.read(STATE, caller.owner, turn)
-    if stored is None or "body_hash" not in stored.body:
+    if stored is None or stored.body.get("kind") != SPENT or "body_hash" not in stored.body:
         return False
     _check_body(stored.body["body_hash"], request)
     return True
@@ -146,6 +147,7 @@ async def _accept(app: App, caller: Principal, plan: Plan, tally: Tally, ticket:
         await plan.ledger.accept(plan.turn, header=plan.header, reserve=_reserving(app, plan, limits, cost))
         await stage()
     except BaseException:
+        plan.ledger.let_go()
         if primed is not None:
             await primed.discard()
         raise

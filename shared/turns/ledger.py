@@ -183,6 +183,12 @@ class Ledger:
             await self._commit(short, spent=spent, model=model, now=now, leave=leave)
         except PayloadTooLarge:
             short = _failed(turn, output=[], trace={})
+        else:
+            raise TurnTaken(turn.id)
+        try:
+            await self._commit(short, spent=spent, model=model, now=now, leave=leave)
+        except PayloadTooLarge:  # its input alone filled the batch that accepted it
+            short = _failed(turn, output=[], trace={}, input=[])
             await self._commit(short, spent=spent, model=model, now=now, leave=leave)
         raise TurnTaken(turn.id)
 
@@ -205,8 +211,7 @@ class Ledger:
                 changes.append(self._header_change(turn.conversation, _release(turn, now)))
             return [Replace(turn.document(), self.turn_etag)] if turn.is_kept else [], changes
 
-        if self._renewal is not None:
-            self._renewal.cancel()
+        self.let_go()
         fixed, changes = parts()
         for attempt in range(_UNKNOWN_OUTCOME_TRIES):
             try:
@@ -237,6 +242,12 @@ class Ledger:
             except StorageUnavailable:
                 await self._pause(attempt, changes)
         raise AssertionError("the last try returns or raises")
+
+    def let_go(self) -> None:
+        """Hold the reservation no longer than it is held now: the turn ends, or is given up."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
 
     def _renew_later(self, turn: str, usage_id: str, times: int) -> None:
         """By a timer, not a task that sleeps: most turns are over before it is time."""

@@ -214,6 +214,7 @@ class Run:
             log.warning("turn.left", extra={"response_id": self.live.record.id}, exc_info=True)
         finally:
             self.app.live.remove(self.owner, self.live)
+            self.ledger.let_go()
             if self.ticket is not None:
                 self.ticket.leave()
             if not self.live.is_over:

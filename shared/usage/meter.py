@@ -25,12 +25,15 @@ def fresh(id_: str) -> UsageRecord:
 
 
 def bare(record: UsageRecord, now: float) -> UsageRecord:
-    """What ceilings and rates need to know of a month that is erased: sums, of today and of the days before."""
+    """What ceilings and rates need to know of a month that is erased: sums, of today and of the days before.
+
+    And what is held: turns without a record run on, for nobody can end them, and are charged at their end.
+    """
     today = day_of(now)
     costs = {f"{today[:8]}01": spent_in_month(record) - spent_on(record, today)}
     costs[today] = costs.get(today, 0.0) + spent_on(record, today)
     days = {day: {ERASED: Spent(cost=cost)} for day, cost in costs.items() if cost > 0}
-    return UsageRecord(id=record.id, due=record.due, rate=record.rate, days=days)
+    return UsageRecord(id=record.id, due=record.due, rate=record.rate, days=days, reserved=record.held(now))
 
 
 def reserve(

@@ -48,6 +48,9 @@ class Rate:
     at: float = 0.0
 
 
+LINE_SECONDS = 86_400
+"""How much longer the reservation of a background turn counts than one that nobody settles."""
+
 type Sent = tuple[str, float]
 """The turn that a request began, and when."""
 
@@ -76,9 +79,16 @@ class UsageRecord(Record):
     """How many of those are of the priority tier."""
 
     def held(self, now: float) -> dict[str, Reservation]:
-        """Reservations that count; a background turn's does until it has ended: it may stand in line for hours."""
+        """Reservations that count; a background turn's does until it has ended: it may stand in line for hours.
+
+        For a day more than others, at most: one whose end is never told here must not hold the month's money.
+        """
         apart = {*self.background, *self.waiting}
-        return {turn: each for turn, each in self.reserved.items() if each.expires > now or turn in apart}
+        return {
+            turn: each
+            for turn, each in self.reserved.items()
+            if each.expires + (LINE_SECONDS if turn in apart else 0) > now
+        }
 
     @classmethod
     def of(cls, body: Document) -> "UsageRecord":

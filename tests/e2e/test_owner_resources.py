@@ -170,9 +170,11 @@ async def test_feedback_is_one_per_response(tmp_path: Path) -> None:
     assert [(each["rating"], each["comment"]) for each in listed] == [("down", "Too short.")]
 
 
-async def test_feedback_goes_with_its_response(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_in_conversation", [False, True])
+async def test_feedback_goes_with_its_response(tmp_path: Path, is_in_conversation: bool) -> None:
     async with service(tmp_path) as here, here.client() as ann:
-        turn = await ask(ann, "Hello.")
+        place = {"conversation": await conversation(ann)} if is_in_conversation else {}
+        turn = await ask(ann, "Hello.", **place)
         body = {"response": turn["id"], "rating": "down", "comment": "private"}
         feedback = (await ann.post("/v1/feedback", json=body)).json()
         await ann.delete(f"/v1/responses/{turn['id']}")

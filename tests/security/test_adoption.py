@@ -190,6 +190,35 @@ async def test_a_turn_that_ended_with_the_guest_after_it_was_copied_ends_with_th
     assert went_on["status"] == "completed"
 
 
+async def test_an_adoption_that_is_run_again_leaves_a_turn_of_the_accounts_its_conversation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        service(tmp_path, model=OfflineModel(word_delay=0.03), **SECRET) as here,
+        here.client() as ann,
+    ):
+        token = await new_guest(here)
+        async with here.client(token) as guest:
+            conv = await conversation(guest)
+            await ask(guest, "My name is Ada.", conversation=conv)
+            large = await ask(guest, f"Keep this: {'x' * 90_000}")
+        async with broken_off(here, ann, token, monkeypatch) as owner:
+            await ask(ann, "Go on.", conversation=conv)
+            asked = asyncio.create_task(ask(ann, "Tell me something that takes a while.", conversation=conv))
+            await asyncio.sleep(0.2)
+            await ann.delete(f"/v1/responses/{large['id']}")
+        await adoption.move(here.app, owner, "ann")
+        held = (await ann.get(f"/v1/conversations/{conv}")).json()["running"]
+        turn = await asked
+        header = (await ann.get(f"/v1/conversations/{conv}")).json()
+        items = (await ann.get(f"/v1/conversations/{conv}/items")).json()["data"]
+        blobs = [name async for name in here.app.blobs.list("ann")]
+
+    assert held == header["head"] == turn["id"]
+    assert (header["running"], len(items)) == (None, 6)
+    assert blobs == []
+
+
 @asynccontextmanager
 async def broken_off(
     here: Service, account: httpx.AsyncClient, token: str, monkeypatch: pytest.MonkeyPatch

@@ -388,6 +388,47 @@ async def test_an_erasure_lifts_no_ceiling_of_money(tmp_path: Path) -> None:
     assert after == []
 
 
+@pytest.mark.parametrize("store", [True, False])
+async def test_an_erasure_while_a_turn_runs_makes_it_no_gift(tmp_path: Path, store: bool) -> None:
+    prices, plans = '{"*": {"input": 1000, "output": 1000}}', '{"static": {"usd_per_day": 0.001, "usd_per_month": 100}}'
+    slow = OfflineModel(word_delay=0.02)
+    async with (
+        service(tmp_path, model=slow, COMPANION_PRICES=prices, COMPANION_PLANS=plans) as here,
+        here.client() as ann,
+    ):
+        body = {"input": "Tell me something that takes a while.", "store": store}
+        running = asyncio.create_task(ann.post("/v1/responses", json=body))
+        await asyncio.sleep(0.3)
+        await run(here, ANN, "erase", json={"confirm": "erase everything"})
+        await running
+        used = (await ann.get("/v1/me/usage")).json()
+        refused = await ann.post("/v1/responses", json={"input": "More."})
+
+    assert used["total"]["cost"] > 0.001
+    assert used["reserved"] == 0
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+
+
+async def test_the_key_of_an_erasure_is_known_for_a_day(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with service(tmp_path, clock=clock) as here, here.client(ANN, **{"Idempotency-Key": "k"}) as ann:
+
+        async def erase() -> str:
+            started = (await ann.post("/v1/me/erase", json={"confirm": "erase everything"})).json()
+            await here.run_jobs()
+            return started["id"]
+
+        first = await erase()
+        clock.advance(2 * 86_400)
+        kept = await here.app.store.batch(STATE, "ann", [Upsert({"id": "memo", "kind": "project"})])
+        second = await erase()
+        left = await here.app.store.read(STATE, "ann", "memo")
+
+    assert kept
+    assert second != first
+    assert left is None
+
+
 async def test_a_job_that_the_queue_lost_is_found_by_the_timer(tmp_path: Path) -> None:
     from shared.clock import ManualClock
 

@@ -166,6 +166,8 @@ async def test_a_due_record_that_lacks_a_part_hides_no_other(stores: Stores, cap
     found = await stores.fresh().due(STATE, "turn", before=10.0)
     assert [due.stored.body for due in found] == records[1:]
     assert [record.message for record in caplog.records] == ["record.part_missing"]
+    page = await stores.fresh().due(STATE, "turn", before=10.0, limit=1)
+    assert [due.stored.body for due in page] == records[1:2], "it fills no page either"
 
 
 async def test_due_records_are_not_skipped_while_blobs_cannot_be_reached(

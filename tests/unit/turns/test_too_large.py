@@ -2,17 +2,20 @@
 
 from typing import Any
 
+import pytest
+
 from shared.app import App
 from shared.clock import ManualClock
 from shared.models.base import Finished, ItemDone, ItemStarted, ModelEvent, TextDelta, Usage
-from shared.models.scripted import ScriptedModel, calls
+from shared.models.scripted import ScriptedModel, calls, says
 from shared.storage.base import EVENTS, STATE
 from shared.storage.rules import MAX_BYTES
 from shared.storage.sqlite import SqliteStore
 from shared.tools.registry import ServerTool, ToolRegistry
 from shared.turns.events import Batch
-from shared.turns.follow import follow_live
+from shared.turns.follow import follow_live, get_turn
 from shared.turns.journal import TOO_LARGE, Journal, read_entry
+from shared.turns.ledger import Ledger, TurnTaken
 from shared.usage import meter
 from shared.usage.records import Spent, UsageRecord
 from tests.unit.turns.asking import CALLER, ask, begin, events, text_of
@@ -131,3 +134,21 @@ async def test_a_turn_that_cannot_be_journalled_in_the_middle_fails_once_and_is_
     assert (await used(app)).input_tokens > 0
     assert [each["sequence_number"] for each in shown] == list(range(len(shown)))
     assert shown[-1]["type"] == "response.failed"
+
+
+async def test_a_turn_whose_input_alone_fills_its_batch_ends_all_the_same(make_app: MakeApp) -> None:
+    """Its end is a little larger than its beginning."""
+    app = make_app(ScriptedModel([says("yes")]))
+    live = await begin(app, "go")
+    await live.finished()
+    stored = await app.store.read(STATE, CALLER.owner, live.record.id)
+    assert stored is not None
+    item = live.record.input[0]
+    filled = {**item, "content": [{**item["content"][0], "text": "x" * 3_900} for _ in range(MAX_BYTES // 4_000)]}
+    turn = live.record.model_copy(update={"input": [filled] * 2})
+    ledger = Ledger(app.store, CALLER.owner, turn_etag=stored.etag)
+    with pytest.raises(TurnTaken):
+        await ledger.commit(turn, spent=Spent(turns=1), model="m", now=app.clock.now(), leave=lambda usage: usage)
+    ended = (await get_turn(app, CALLER.owner, turn.id)).record
+
+    assert (ended.status, ended.input, ended.output) == ("failed", [], [])

@@ -74,6 +74,7 @@ def test_a_background_turn_holds_its_money_until_it_has_ended() -> None:
     later = NOW + 7200
     with pytest.raises(RateLimited):
         hold(record, "third", limits, now=later)
+    assert held(record, NOW + 2 * 86_400) == 0.0  # of one whose end was never told here
 
     record = meter.settle(record, "runs", model="m", spent=Spent(cost=0.1), now=later)
     record, _ = meter.leave_background(record, "runs", slots=1)
