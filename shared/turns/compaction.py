@@ -17,13 +17,13 @@ from shared.models.base import SUMMARY_INSTRUCTIONS, Finished, ModelRequest, Tex
 from shared.principal import Principal
 from shared.turns.context import (
     CHARS_PER_TOKEN,
-    SUMMARY_CALLS,
     SUMMARY_TOKENS,
     Context,
     chunk_tokens,
     estimate_tokens,
     model_items,
     summary_item,
+    summary_read,
 )
 from shared.turns.prepare import TurnRequest, model_of, prepare
 from shared.turns.run import Run, usage_body
@@ -74,7 +74,8 @@ async def summarise(
         AssistantError: the model failed.
     """
     summary, usage, cost = before, Usage(), 0.0
-    for chunk in chunks(transcript(items), most=chunk_tokens(window) * CHARS_PER_TOKEN)[-SUMMARY_CALLS:]:
+    past = transcript(items)[-summary_read(window) * CHARS_PER_TOKEN :]
+    for chunk in chunks(past, most=chunk_tokens(window) * CHARS_PER_TOKEN):
         content = f"Summary so far:\n{summary}\n\nThen:\n{chunk}" if summary else chunk
         message: Json = {
             "id": "msg_summary",

@@ -18,8 +18,9 @@ IMAGE_TOKENS = 800
 
 SUMMARY_TOKENS = 2000
 """Most tokens of a summary."""
-SUMMARY_CALLS = 4
-"""Model calls of one summary at most: what is older than they can read is left out of it."""
+SUMMARY_CALLS, SUMMARY_READ = 4, 64_000
+"""Model calls of one summary at most, or as many as it takes to read so many tokens in a small window: what is older
+than that is left out of it."""
 _ITEM_TOKENS = 40
 """What the JSON around a summary takes."""
 
@@ -44,6 +45,11 @@ def _item_tokens(item: Json) -> int:
 def chunk_tokens(window: int) -> int:
     """What one call of a summary reads anew, in a model's window of so many tokens."""
     return max(250, (window - SUMMARY_TOKENS) // 2)
+
+
+def summary_read(window: int) -> int:
+    """Tokens that one summary reads at most."""
+    return max(SUMMARY_CALLS * chunk_tokens(window), SUMMARY_READ)
 
 
 def turn_items(turn: TurnRecord) -> list[Json]:
@@ -103,7 +109,7 @@ class Context:
         if not self.older:
             return 0
         chunk = chunk_tokens(window)
-        most = SUMMARY_CALLS * chunk
+        most = summary_read(window)
         if self.summary is not None or self.older[0].parent is None:  # else more is read before them
             most = min(most, sum(estimate_tokens(model_items(turn)) for turn in self.older))
         return most + -(-most // chunk) * 2 * SUMMARY_TOKENS
