@@ -194,7 +194,7 @@ async def test_an_adoption_that_is_run_again_leaves_a_turn_of_the_accounts_its_c
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
-        service(tmp_path, model=OfflineModel(word_delay=0.03), **SECRET) as here,
+        service(tmp_path, model=OfflineModel(word_delay=0.08), **SECRET) as here,
         here.client() as ann,
     ):
         token = await new_guest(here)

@@ -137,7 +137,7 @@ async def test_the_money_of_the_summary_is_held_before_it_is_made(make_app: Make
     """Else many at once would each find the day's money untouched."""
     plans = {"default": {"usd_per_day": 0.05, "usd_per_month": 1, "tokens_per_minute": None}}
     environ = {"COMPANION_PLANS": orjson.dumps(plans).decode(), "COMPANION_PRICES": '{"*": {"input": 2, "output": 0}}'}
-    app = make_app(ScriptedModel([[*says("in")[:2], 0.3, *says("short")[1:]], says("done")]), **SMALL, **environ)
+    app = make_app(ScriptedModel([[*says("in")[:2], 1.0, *says("short")[1:]], says("done")]), **SMALL, **environ)
     first, second = [await _long(app, words=2000) for _ in range(2)]
     running = await begin(app, "go on", conversation=first, max_output_tokens=50)
     with pytest.raises(RateLimited, match="under way hold the rest"):
