@@ -1,7 +1,7 @@
 """The two atomic writes of a turn: accept, before anything is shown, and commit, before the end is shown."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
@@ -175,22 +175,13 @@ class Ledger:
             TurnTaken: somebody else ended or took over the turn, and nothing was written; or it ended here, but as
                 `failed`, because its record would have been too large.
         """
-        try:
+        with suppress(PayloadTooLarge):
             return await self._commit(turn, spent=spent, model=model, now=now, leave=leave)
-        except PayloadTooLarge:
-            short = _failed(turn, output=without_logprobs(turn.output))
-        try:
-            await self._commit(short, spent=spent, model=model, now=now, leave=leave)
-        except PayloadTooLarge:
-            short = _failed(turn, output=[], trace={})
-        else:
-            raise TurnTaken(turn.id)
-        try:
-            await self._commit(short, spent=spent, model=model, now=now, leave=leave)
-        except PayloadTooLarge:  # its input alone filled the batch that accepted it
-            short = _failed(turn, output=[], trace={}, input=[])
-            await self._commit(short, spent=spent, model=model, now=now, leave=leave)
-        raise TurnTaken(turn.id)
+        for short in _shorter(turn):
+            with suppress(PayloadTooLarge):
+                await self._commit(short, spent=spent, model=model, now=now, leave=leave)
+                raise TurnTaken(turn.id)
+        raise PayloadTooLarge(TOO_LARGE)
 
     async def _commit(
         self, turn: TurnRecord, *, spent: Spent, model: str, now: float, leave: Callable[[UsageRecord], UsageRecord]
@@ -314,8 +305,14 @@ class Ledger:
         return Change(id_, apply, known=self.header, is_known=self.header is not None)
 
 
+def _shorter(turn: TurnRecord) -> Iterator[TurnRecord]:
+    """A turn that has too much to be stored, ended with less and less of it."""
+    yield _failed(turn, output=without_logprobs(turn.output))
+    yield _failed(turn, output=[], trace={})
+    yield _failed(turn, output=[], trace={}, input=[])  # its input alone filled the batch that accepted it
+
+
 def _failed(turn: TurnRecord, **changes: object) -> TurnRecord:
-    """The end of a turn that has too much to be stored."""
     error = {"code": "server_error", "message": TOO_LARGE}
     changes |= {"status": "failed", "error": error, "incomplete_reason": None}
     if not turn.is_journalled and not changes["output"]:

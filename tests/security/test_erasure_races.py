@@ -1,6 +1,7 @@
 """An erasure while something else is going on: a turn, an export, an import, an adoption. Nothing comes after it."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,22 @@ SURFACES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+async def until_found(look: Callable[[], Awaitable[list[str]]]) -> list[str]:
+    """What there is to be seen in the store, as soon as there is something; a store tells nobody."""
+    async with asyncio.timeout(30):
+        while not (found := await look()):  # noqa: ASYNC110 - a store tells nobody
+            await asyncio.sleep(0.01)
+    return found
+
+
+async def now(found: list[str]) -> list[str]:
+    return found
+
+
+async def blobs_of(app: App, owner: str) -> list[str]:
+    return [name async for name in app.blobs.list(owner)]
+
+
 async def whole(app: App, owner: str) -> list[str]:
     return [each.body["kind"] async for page in everything(app.store, STATE, owner) for each in page]
 
@@ -52,8 +69,7 @@ async def test_a_turn_that_runs_on_another_host_writes_nothing_after_an_erasure(
         if "conversation" in body:
             body = {**body, "conversation": await conversation(ann)}
         running = asyncio.create_task(ann.post(path, json=body))
-        while not (before := bytes_with(tmp_path, CANARY)):  # noqa: ASYNC110 - on disk, which tells nobody
-            await asyncio.sleep(0.01)
+        before = await until_found(lambda: now(bytes_with(tmp_path, CANARY)))
         await asyncio.sleep(0.3)
         await ann.post("/v1/me/erase", json={"confirm": "erase everything"})
         async with process(tmp_path, SystemClock()) as other:
@@ -90,8 +106,7 @@ async def test_a_turn_that_another_host_accepts_during_an_erasure_goes_with_its_
                 await note(found)
                 if not running:  # what there is has been looked for, and nothing of it is gone
                     running.append(asyncio.create_task(ann.post(path, json=body)))
-                    while not bytes_with(tmp_path, CANARY):  # noqa: ASYNC110 - on disk, which tells nobody
-                        await asyncio.sleep(0.01)
+                    await until_found(lambda: now(bytes_with(tmp_path, CANARY)))
                     await asyncio.sleep(0.3)
 
             return await erase_once(app, owner, noted)
@@ -115,8 +130,7 @@ async def test_a_host_that_does_not_know_its_turn_was_cancelled_writes_nothing_a
     async with service(tmp_path, model=OfflineModel(word_delay=1.5)) as here, here.client() as ann:
         running = asyncio.create_task(ann.post("/v1/responses", json=SURFACES[0][1]))
         async with process(tmp_path, SystemClock()) as other:
-            while not (found := await turns_of(other, "ann")):  # noqa: ASYNC110 - on disk, which tells nobody
-                await asyncio.sleep(0.01)
+            found = await until_found(lambda: turns_of(other, "ann"))
             await cancel_turn(other, "ann", found[0])
             await privacy.start_erase(other, "ann")
             await erase(other)
@@ -137,8 +151,7 @@ async def test_a_turn_that_cannot_be_ended_goes_all_the_same(tmp_path: Path) -> 
     async with service(tmp_path, model=model) as here, here.client() as ann:
         body = {"input": f"Say much of {CANARY}. {'x' * 80_000}", "stream": True}
         running = asyncio.create_task(ann.post("/v1/responses", json=body))
-        while not (names := [name async for name in here.app.blobs.list("ann")]):  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.01)
+        names = await until_found(lambda: blobs_of(here.app, "ann"))
         await asyncio.sleep(0.3)
         receipt = (await ann.post("/v1/me/erase", json={"confirm": "erase everything"})).json()["id"]
         async with process(tmp_path, SystemClock()) as other:
