@@ -43,7 +43,7 @@ from shared.storage.base import (
 from shared.storage.sqlite import SqliteStore
 from shared.turns.cancel import delete_turn
 from shared.usage import meter
-from shared.usage.records import Spent, UsageRecord
+from shared.usage.records import LINE_SECONDS, Spent, UsageRecord
 from shared.wire.items import InputItem
 from tests.sim.client import Client
 from tests.sim.invariants import turns_of
@@ -425,9 +425,13 @@ class Usage(RuleBasedStateMachine):
         self.record = UsageRecord.model_validate(json.loads(json.dumps(record.document())))
 
     def held(self) -> dict[str, float]:
-        """A background turn's reservation does not run out."""
+        """A background turn's reservation runs out a day later than others'."""
         apart = {*self.model.running, *self.waiting}
-        return {turn: cost for turn, (cost, expires) in self.model.held.items() if expires > self.now or turn in apart}
+        return {
+            turn: cost
+            for turn, (cost, expires) in self.model.held.items()
+            if expires + (LINE_SECONDS if turn in apart else 0) > self.now
+        }
 
     @property
     def waiting(self) -> list[str]:
