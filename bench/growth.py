@@ -19,7 +19,7 @@ from shared.models.router import Router
 from shared.principal import Principal
 from shared.settings import Settings
 from shared.storage.base import STATE, Create, Delete, Upsert
-from shared.telemetry import tallied
+from shared.telemetry import Tally
 from shared.turns.begin import begin_turn
 from shared.turns.context import estimate_tokens
 from shared.turns.follow import finished, follow_live
@@ -94,7 +94,7 @@ async def ten_second_answer() -> Cost:
     app = build_app(settings, models=Router.over(OfflineModel(word_delay=10 / words)))
     try:
         began = time.process_time()
-        with tallied() as tally:
+        with Tally() as tally:
             create = CreateResponse.model_validate({"input": f"write {words} words", "model": "companion"})
             live = await begin_turn(app, CALLER, TurnRequest(create=create))
             async for _ in follow_live(app, CALLER.owner, live):
@@ -110,7 +110,7 @@ async def _turn_at(app: App, conversation: str) -> Turn:
     found = await find_conversation(app.store, CALLER.owner, conversation)
     assert found is not None
     began = time.process_time()
-    with tallied() as tally:
+    with Tally() as tally:
         create = CreateResponse.model_validate({"input": "And now?", "conversation": conversation})
         made = await finished(app, CALLER.owner, await begin_turn(app, CALLER, TurnRequest(create=create)))
     milliseconds = (time.process_time() - began) * 1000

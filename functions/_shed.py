@@ -30,6 +30,8 @@ CHECKED = "companion.checked"
 more and take longer."""
 
 _SALT = secrets.token_bytes(16)
+_DIGEST = "companion.digest"
+"""In the scope of a request: what `_digest` gave."""
 
 
 class _Caller(NamedTuple):
@@ -107,6 +109,12 @@ def _caller(scope: Scope) -> _Caller | None:
 
 def _digest(scope: Scope) -> bytes | None:
     """None: not by a bearer token, or not by one alone."""
+    if _DIGEST not in scope:
+        scope[_DIGEST] = _digest_of(scope)
+    return scope[_DIGEST]
+
+
+def _digest_of(scope: Scope) -> bytes | None:
     given = [value for name, value in scope["headers"] if name == b"authorization"]
     if len(given) != 1:
         return None

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
-from uuid import uuid4
 
 from starlette.types import Receive, Scope, Send
 
@@ -82,7 +81,7 @@ class Host:
         self, function: Function, params: dict[str, str], scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Twice, as the host does: over HTTP to the extension, and as an invocation; an id joins both."""
-        id_ = str(uuid4())
+        id_ = secrets.token_hex(16)
         headers = [header for header in scope["headers"] if not header[0].startswith(b"x-ms-")]
         app = self.runtime.http_app
         assert app is not None, "an app with HTTP functions has an extension"
@@ -142,4 +141,5 @@ def _query(scope: Scope) -> Mapping[str, list[str]]:
 
 
 def _trace_parent() -> str:
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
+    made = secrets.token_hex(24)
+    return f"00-{made[:32]}-{made[32:]}-00"

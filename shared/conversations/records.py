@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 type Json = dict[str, Any]
 
@@ -17,6 +17,16 @@ CHATS = "chat"
 
 
 _NAMES: frozenset[str] = frozenset()
+
+
+# Of the ways to say so what costs least: a plain default is copied deeply, and `list[str]()` takes ten times as long. A
+# turn's record has a dozen.
+def _list() -> Any:
+    return []
+
+
+def _dict() -> Any:
+    return {}
 
 
 class Record(BaseModel):
@@ -55,7 +65,7 @@ class ConversationRecord(Record):
     """Time of the last change, newest highest: `list` order."""
     created_at: float
     updated_at: float
-    metadata: dict[str, str] = {}
+    metadata: dict[str, str] = Field(default_factory=_dict)
     body_hash: str | None = None
     """Of the request that made it, where an idempotency key could bring it again."""
     title: str | None = None
@@ -125,7 +135,7 @@ class TurnRecord(Record):
     """The conversation this turn is part of; a fork by `previous_response_id` is part of none."""
     branch: str = ""
     """Which branch of the conversation; a new one starts where a turn is not the head's child."""
-    lineage: list[tuple[str, int]] = []
+    lineage: list[tuple[str, int]] = Field(default_factory=_list)
     """The branches this one grew from, and the depth up to which each counts."""
     surface: Literal["responses", "chat", "items"] = "responses"
     """Where it came from; `items` are added by hand and answered by nobody."""
@@ -134,19 +144,19 @@ class TurnRecord(Record):
     status: TurnStatus
     created_at: float
     completed_at: float | None = None
-    params: Json = {}
+    params: Json = Field(default_factory=_dict)
     """The effective settings, as the response object echoes them."""
-    call: Json = {}
+    call: Json = Field(default_factory=_dict)
     """Which of the model's settings the caller really sent, and what only the older surface knows (`stop`, `seed`)."""
-    include: list[str] = []
-    input: list[Json] = []
+    include: list[str] = Field(default_factory=_list)
+    input: list[Json] = Field(default_factory=_list)
     """Items in stored form: ids, type and status present."""
-    output: list[Json] = []
-    removed: list[str] = []
+    output: list[Json] = Field(default_factory=_list)
+    removed: list[str] = Field(default_factory=_list)
     """Items deleted from the conversation; the response keeps them."""
     summary: Summary | None = None
     """Made before this turn's model call, because what came before had outgrown the window."""
-    torn: list[str] = []
+    torn: list[str] = Field(default_factory=_list)
     """Items that a dead process left unfinished; shown, but not part of what the model sees."""
     usage: Json | None = None
     error: Json | None = None
@@ -163,7 +173,7 @@ class TurnRecord(Record):
     attempt: int = 1
     """Grows with every take-over; a turn that kills three hosts ends failed."""
     host: str = ""
-    notes: list[str] = []
+    notes: list[str] = Field(default_factory=_list)
     """What happened to it that a user may want to know: take-overs, torn items."""
     next_sequence: int | None = None
     """The number of the terminal event; known once final."""
@@ -182,7 +192,7 @@ class TurnRecord(Record):
     first_token_ms: float | None = None
     charge: float | None = None
     """Request units spent, up to the commit."""
-    trace: Json = {}
+    trace: Json = Field(default_factory=_dict)
     """What it did: model calls, tools, timings, parts of the context; see turns/trace.py."""
     ttl: int | None = None
 

@@ -70,6 +70,7 @@ def _require_same_machine(headers: Mapping[str, str]) -> None:
         raise PermissionDenied(f"Pages of {origin!r} may not use the local owner's data.")
 
 
+@lru_cache(maxsize=64)
 def _hostname(url: str) -> str | None:
     try:
         return urlsplit(url).hostname

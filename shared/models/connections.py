@@ -12,7 +12,7 @@ own.
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -206,8 +206,8 @@ class Answer:
         "_failure",
         "_last",
         "_loop",
-        "_patience",
         "_pieces",
+        "_silence",
         "_timer",
         "_unread",
         "_waiter",
@@ -222,7 +222,7 @@ class Answer:
         """By names in lower case."""
         self.is_whole = False
         self._connection: _Connection | None = connection
-        self._patience = patience
+        self._silence = patience.silence
         self._pieces: list[bytes] = []
         self._unread = 0
         self._failure: Failed | None = None
@@ -290,7 +290,7 @@ class Answer:
         """From here on the answer counts as cut after so much silence."""
         if self._connection is None:
             return
-        self._patience = replace(self._patience, silence=seconds)
+        self._silence = seconds
         self._timer.cancel()
         self._timer = self._loop.call_at(self._due(), self._ring)
 
@@ -300,7 +300,7 @@ class Answer:
         if connection is None:
             return
         if is_done and self._failure is None:
-            self._patience = Patience(connect=0, silence=LAST_BYTES_SECONDS, total=LAST_BYTES_SECONDS)
+            self._silence = LAST_BYTES_SECONDS
             self._deadline = self._loop.time() + LAST_BYTES_SECONDS
             self._timer.cancel()
             self._timer = self._loop.call_at(self._deadline, self._ring)
@@ -347,7 +347,7 @@ class Answer:
             raise self._failure
 
     def _due(self) -> float:
-        return min(self._deadline, self._last + self._patience.silence)
+        return min(self._deadline, self._last + self._silence)
 
     def _ring(self) -> None:
         """Set anew once in a silence's time, not with every piece."""

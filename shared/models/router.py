@@ -13,7 +13,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any, Literal
 
 from shared.clock import Clock, SystemClock
@@ -67,6 +67,7 @@ QUIET_AFTER_REFUSAL = 1.0
 LONGEST_QUIET = 60.0
 SHADOWS_AT_A_TIME = 4
 LEFT = "left"
+_EPOCH = date(1970, 1, 1).toordinal()
 """What a try came to that its caller did not wait for."""
 
 log = logging.getLogger("companion.models")
@@ -349,7 +350,7 @@ class Router:
             raise refusal(route, request, today)
 
     def _today(self) -> date:
-        return datetime.fromtimestamp(self._clock.now(), UTC).date()
+        return date.fromordinal(_EPOCH + int(self._clock.now() // 86_400))
 
     def tries_of(self, route: Route) -> int:
         """How often one answer may be begun; more often in bad luck: where most of the last calls succeeded."""

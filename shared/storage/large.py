@@ -160,6 +160,8 @@ class LargeFieldStore:
 
     async def _named_by_ended(self, owner: str, operations: Sequence[Operation]) -> list[str]:
         ended = [id_ for id_ in map(_ended, operations) if id_ is not None]
+        if not ended:
+            return []
         found = await asyncio.gather(*(self._store.read(STATE, owner, id_) for id_ in ended))
         return [name for stored in found if stored for name in stored.body.get(_NAMES, ())]
 

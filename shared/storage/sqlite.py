@@ -10,7 +10,7 @@ import math
 import sqlite3
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -85,9 +85,10 @@ class SqliteStore:
         now = self._clock.now()
         spec = rules.SPECS[container]
         changes = [_change(spec, partition, operation, now) for operation in operations]
-        if sum(_size(change) for change in changes) > rules.MAX_BYTES:
+        size, charge = _cost(changes)
+        if size > rules.MAX_BYTES:
             raise rules.too_large()
-        telemetry.count("batch", sum(_charge(change) for change in changes))
+        telemetry.count("batch", charge)
         return await writer.batch(changes, now)
 
     async def due(
@@ -179,23 +180,24 @@ def _row(spec: ContainerSpec, body: Document, now: float) -> Row:
     expires = None if ttl is None else now + ttl
     if not spec.indexed:
         return (None, None, None, None, expires, orjson.dumps(body))
-    kind, group, sort, due = (body.get(path[1:]) if path in spec.indexed else None for path in _COLUMNS)
+    kind, group, sort, due = [body.get(path[1:]) if path in spec.indexed else None for path in _COLUMNS]
     return (kind, group, sort, due, expires, orjson.dumps(body))
 
 
 _COLUMNS = ("/kind", "/group", "/sort", "/due")
 
 
-def _charge(change: Change) -> float:
-    if change.row is None:
-        return charges.write(0, 0)
-    return charges.write(_size(change), sum(column is not None for column in change.row[:-2]))
-
-
-def _size(change: Change) -> int:
-    """Bytes of its document."""
-    body = change.row[-1] if change.row is not None else None
-    return len(body) if isinstance(body, bytes) else 0
+def _cost(changes: list[Change]) -> tuple[int, float]:
+    """Bytes of the documents, and the request charge."""
+    total, charge = 0, 0.0
+    for change in changes:
+        size, paths = 0, 0
+        if change.row is not None:
+            *columns, _, body = change.row
+            size, paths = len(cast(bytes, body)), len(columns) - columns.count(None)
+        total += size
+        charge += charges.write(size, paths)
+    return total, charge
 
 
 def _token(since: str | None) -> int:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from shared.errors import StorageUnavailable
 from shared.storage import sqlite_schema
@@ -400,8 +400,8 @@ def unavailable(exc: Exception) -> StorageUnavailable:
 
 
 def _weight(changes: Sequence[Change]) -> int:
-    bodies = [change.row[-1] for change in changes if change.row is not None]
-    return 1 + sum(len(body) for body in bodies if isinstance(body, bytes)) // _SMALL
+    sizes = [len(cast(bytes, change.row[-1])) for change in changes if change.row is not None]
+    return 1 + sum(sizes) // _SMALL
 
 
 def _erase(connection: sqlite3.Connection, container: str, partition: str) -> int:

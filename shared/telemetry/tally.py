@@ -2,33 +2,42 @@
 
 A turn opens a tally; whatever it awaits (in the same task or tasks it starts) counts into it.
 
->>> with tallied() as tally:
+>>> with Tally() as tally:
 ...     await store.read(...)
 >>> tally.operations, tally.charge
 """
 
-from collections import Counter
-from collections.abc import Generator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
+from typing import Self
 
 
 class Tally:
-    """Store operations by name (`read`, `query`, `batch`, …) and their request charge in RU."""
+    """Store operations by name (`read`, `query`, `batch`, …) and their request charge in RU.
 
-    __slots__ = ("_parent", "charge", "counts")
+    As a context it counts what happens inside; an outer one counts it too.
+    """
 
-    def __init__(self, parent: "Tally | None" = None) -> None:
-        self._parent = parent
-        self.counts: Counter[str] = Counter()
+    __slots__ = ("_parent", "_token", "charge", "counts")
+
+    def __init__(self) -> None:
+        self._parent: Tally | None = None
+        self.counts: dict[str, int] = {}
         self.charge = 0.0
+
+    def __enter__(self) -> Self:
+        self._parent = _current.get()
+        self._token: Token[Tally | None] = _current.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
     @property
     def operations(self) -> int:
         return sum(self.counts.values())
 
     def add(self, operation: str, charge: float) -> None:
-        self.counts[operation] += 1
+        self.counts[operation] = self.counts.get(operation, 0) + 1
         self.charge += charge
         if self._parent is not None:
             self._parent.add(operation, charge)
@@ -42,14 +51,3 @@ def count(operation: str, charge: float) -> None:
     tally = _current.get()
     if tally is not None:
         tally.add(operation, charge)
-
-
-@contextmanager
-def tallied() -> Generator[Tally]:
-    """Count what happens inside; an outer tally counts it too."""
-    tally = Tally(_current.get())
-    token = _current.set(tally)
-    try:
-        yield tally
-    finally:
-        _current.reset(token)

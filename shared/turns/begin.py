@@ -21,7 +21,7 @@ from shared.settings import Limits
 from shared.stages import stage
 from shared.storage.base import STATE, AlreadyExists
 from shared.storage.large import SPENT
-from shared.telemetry import Tally, tallied
+from shared.telemetry import Tally
 from shared.turns.compaction import compact_first
 from shared.turns.context import SUMMARY_CALLS, SUMMARY_TOKENS, Context
 from shared.turns.follow import relay
@@ -69,7 +69,7 @@ async def begin_turn(app: App, caller: Principal, request: TurnRequest, ticket: 
 
 
 async def _begin(app: App, caller: Principal, request: TurnRequest, own: str | None, ticket: Ticket) -> LiveTurn:
-    with tallied() as tally:
+    with Tally() as tally:
         for attempt in range(_TRIES):
             try:
                 await stage()

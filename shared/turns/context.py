@@ -85,6 +85,7 @@ class Context:
     """To be sent as they are, oldest first."""
     input: list[Json] = field(default_factory=list[Json])
     """The new items."""
+    input_tokens: int = 0
     budget: int = 0
     """Tokens that history and input may take."""
     summary_tokens: int = 0
@@ -137,16 +138,17 @@ def build_context(path: list[TurnRecord], items: list[Json], *, budget: int, mos
     """
     chosen, summary = _behind_summary(path)
     costs = [estimate_tokens(model_items(turn)) for turn in chosen]
-    room = budget - estimate_tokens(items)
+    tokens = estimate_tokens(items)
+    room = budget - tokens
     head = estimate_tokens([summary_item(summary)]) if summary is not None else 0
     if head + sum(costs) <= room and len(chosen) < max(2, most_turns * 4 // 5):
-        return Context(summary, [], chosen[::-1], items, budget=budget)
+        return Context(summary, [], chosen[::-1], items, tokens, budget=budget)
     keep, left = 0, room // 2
     while keep < min(len(chosen), max(1, most_turns // 4)) and costs[keep] <= left:
         left -= costs[keep]
         keep += 1
     most = max(64, room // 4 - _ITEM_TOKENS)
-    return Context(summary, chosen[keep:][::-1], chosen[:keep][::-1], items, budget=budget, summary_tokens=most)
+    return Context(summary, chosen[keep:][::-1], chosen[:keep][::-1], items, tokens, budget=budget, summary_tokens=most)
 
 
 def newest_that_fit(items: list[Json], most: int) -> list[Json]:

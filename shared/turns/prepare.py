@@ -19,7 +19,7 @@ from shared.eager import started
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.ids import derived_token, turn_of
 from shared.models.base import ModelRequest
-from shared.models.deployment import most_input
+from shared.models.deployment import Route, most_input
 from shared.principal import Principal
 from shared.stages import stage
 from shared.storage.base import STATE, Stored
@@ -107,7 +107,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
     token = derived_token(owner, request.send_key) if request.send_key else app.ids.token()
     asked = await instruct(app, caller, create, token=token, default_model=DEFAULT_MODEL)
     create = asked.create
-    model = asked.model or await _resolve(app, create, request.surface)
+    route = await _route(app, asked.model or create.model or DEFAULT_MODEL, request.surface)
     usage_id = meter.month_id(now)
     await stage()
     usage, place, items = await _gather(
@@ -122,7 +122,6 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         raise busy(place.header.record)
     if not items and place.is_root and create.prompt is None:
         raise InvalidRequest("Missing required parameter: 'input'.", param="input", code="missing_required_parameter")
-    route = await app.models.route(model)
     window = route.window
     call = _call(request, create) | asked.call
     params = effective_params(create, model=create.model or DEFAULT_MODEL) | asked.params
@@ -160,7 +159,7 @@ async def prepare(app: App, caller: Principal, request: TurnRequest) -> Plan:
         ttl=place.ttl,
     )
     await stage()
-    asking = model_request(app, turn, model, context.items)
+    asking = model_request(app, turn, route.id, context.items)
     app.models.check(route, asking)
     output_tokens = create.max_output_tokens or DEFAULT_OUTPUT_TOKENS
     reserve_tokens = asking.tokens + context.summarising(window) + output_tokens
@@ -194,7 +193,7 @@ def context_parts(context: Context, call: ModelRequest, *, window: int) -> Json:
         "history": estimate_tokens(history),
         "history_turns": len(context.kept),
         "turns_to_summarise": len(context.older),
-        "input": estimate_tokens(context.input),
+        "input": context.input_tokens,
     }
 
 
@@ -225,7 +224,7 @@ def check_window(context: Context, window: int, params: Json) -> None:
     Raises:
         InvalidRequest: `context_length_exceeded`.
     """
-    tokens = estimate_tokens(context.input) + _fixed_tokens(params)
+    tokens = context.input_tokens + _fixed_tokens(params)
     if tokens > most_input(window, params["max_output_tokens"]):
         raise InvalidRequest(
             f"Your input of about {tokens} tokens, instructions and tools included, exceeds the context window of this "
@@ -250,10 +249,10 @@ def _join_equal(record: UsageRecord, request: TurnRequest, now: float) -> None:
         raise Joined(turn)
 
 
-async def _resolve(app: App, create: CreateResponse, surface: str) -> str:
-    """The name the router knows the model by; unknown ones are 404 on the older surface, 400 here."""
+async def _route(app: App, model: str, surface: str) -> Route:
+    """Where a model's name leads; unknown ones are 404 on the older surface, 400 here."""
     try:
-        return await app.models.resolve(create.model or DEFAULT_MODEL)
+        return await app.models.route(model)
     except NotFound as error:
         if surface == "chat":
             raise

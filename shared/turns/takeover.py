@@ -13,7 +13,7 @@ from shared.conversations.records import TurnRecord
 from shared.conversations.repository import FoundTurn, find_turn
 from shared.models.base import ModelRequest
 from shared.storage.base import STATE, Missing, Replace, Stale
-from shared.telemetry import Tally, names, tallied
+from shared.telemetry import Tally, names
 from shared.telemetry.signals import signals
 from shared.turns.compaction import compacted
 from shared.turns.context import Context, estimate_tokens
@@ -81,7 +81,7 @@ async def claim(app: App, owner: str, found: FoundTurn, *, note: str | None) -> 
     turn = found.record
     if turn.is_final:
         return None
-    with tallied() as tally:
+    with Tally() as tally:
         claimed = turn.model_copy(
             update={
                 "status": "in_progress",

@@ -12,7 +12,7 @@ from shared.settings import Secret, Settings
 from shared.storage.base import STATE, AlreadyExists, Create, Delete, Query, Stale, Upsert
 from shared.storage.cosmos import CONFLICT_RETRIES, CosmosStore
 from shared.storage.identity import azure_identity
-from shared.telemetry import tallied
+from shared.telemetry import Tally
 from tests.processes import free_port
 
 type Answer = tuple[int, object]
@@ -91,7 +91,7 @@ async def test_a_throttled_call_waits_as_told_and_succeeds(account: Account, sto
 async def test_a_write_that_collided_is_sent_again(account: Account, store: CosmosStore) -> None:
     account.answers = [(449, {}), (201, {})]
 
-    with tallied() as tally:
+    with Tally() as tally:
         assert await store.batch(STATE, "owner", [Upsert({"id": "one"})]) == ['"new"']
 
     assert (tally.counts["batch"], tally.charge) == (2, 5.0)
@@ -144,7 +144,7 @@ async def test_what_the_service_calls_too_large_is_refused_for_good(
 async def test_a_query_stays_in_its_partition_and_orders_by_an_index(account: Account, store: CosmosStore) -> None:
     account.answers = [(200, {"Documents": [{"id": "one", "pk": "owner", "_etag": '"1"', "_ts": 1}]})]
 
-    with tallied() as tally:
+    with Tally() as tally:
         found = await store.query(STATE, "owner", Query(kind="turn", group="thread", order="desc", limit=5))
 
     assert [one.body for one in found] == [{"id": "one"}]

@@ -33,7 +33,7 @@ from shared.storage.base import (
 )
 from shared.storage.cosmos import CosmosStore, container_definitions
 from shared.storage.sqlite import SqliteStore
-from shared.telemetry import tallied
+from shared.telemetry import Tally
 from tests.contract import conftest
 from tests.contract.conftest import Backend
 from tests.processes import ROOT, free_port
@@ -669,7 +669,7 @@ class TestConcurrency:
 class TestCharge:
     async def test_each_operation_counts_once_with_its_charge(self, store: Store, partition: str) -> None:
         (etag,) = await add(store, partition, a_turn(1))
-        with tallied() as tally:
+        with Tally() as tally:
             await store.read(STATE, partition, "turn-1")
             await store.read(STATE, partition, "turn-9")
             await store.query(STATE, partition, Query(kind="turn"))
@@ -685,7 +685,7 @@ class TestCharge:
     async def test_a_larger_document_costs_more(self, store: Store, partition: str) -> None:
         charges: list[float] = []
         for size in (100, 50_000):
-            with tallied() as tally:
+            with Tally() as tally:
                 await add(store, partition, a_turn(size, text="x" * size))
                 await store.read(STATE, partition, f"turn-{size}")
             charges.append(tally.charge)

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from shared.telemetry import count, names, tallied
+from shared.telemetry import Tally, count, names
 from shared.telemetry.export import OpenTelemetryExporter, make_exporter
 from shared.telemetry.logs import JsonFormatter, bind
 from shared.telemetry.signals import KEPT_TURNS, Measure, Signals, TurnSignal, hashed
@@ -94,7 +94,7 @@ class TestTally:
         async def work() -> None:
             count("read", 1.5)
 
-        with tallied() as outer, tallied() as inner:
+        with Tally() as outer, Tally() as inner:
             await asyncio.gather(work(), work())
 
         assert (inner.operations, inner.charge) == (outer.operations, outer.charge) == (2, 3.0)

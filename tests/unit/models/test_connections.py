@@ -642,7 +642,7 @@ class TestRelease:
 
     @pytest.mark.parametrize("piece", [b"", b"1\r\nb\r\n"])
     async def test_when_it_does_not_the_connection_ends(self, pool: Pool, piece: bytes) -> None:
-        async with served(in_pieces(CHUNKED + b"1\r\na\r\n", *[piece] * 200, pause=0.01)) as server:
+        async with served(in_pieces(CHUNKED + b"1\r\na\r\n", *[piece] * 50, pause=0.01)) as server:
             answer = await ask(pool, server)
             await answer.read_any()
             answer.release(is_done=True)

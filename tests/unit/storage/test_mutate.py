@@ -11,7 +11,7 @@ from shared.errors import Conflict, StorageUnavailable
 from shared.storage.base import STATE, AlreadyExists, Create, Document, Operation, Replace, Stale
 from shared.storage.mutate import LARGEST_GROUP, Change, mutate
 from shared.storage.sqlite import SqliteStore
-from shared.telemetry import tallied
+from shared.telemetry import Tally
 
 
 class Watched(SqliteStore):
@@ -194,7 +194,7 @@ async def test_records_that_only_one_may_write_in_a_batch_are_written_one_after_
 
 
 async def test_a_write_is_counted_to_who_asked_for_it_when_nobody_else_did(store: Watched) -> None:
-    with tallied() as tally:
+    with Tally() as tally:
         await mutate(store, STATE, "ada", [], [counted()])
 
     assert tally.charge > 0

@@ -5,7 +5,7 @@ from shared.conversations.records import ConversationRecord, TurnRecord, header_
 from shared.conversations.repository import find_conversation
 from shared.models.offline import OfflineModel
 from shared.storage.base import STATE, Create, Upsert
-from shared.telemetry import Tally, tallied
+from shared.telemetry import Tally
 from tests.unit.turns.asking import CALLER, ask, conversation
 from tests.unit.turns.conftest import MakeApp
 
@@ -30,7 +30,7 @@ async def test_a_second_turn_takes_five_operations(make_app: MakeApp) -> None:
     app = make_app(OfflineModel(word_delay=0.0))
     conv = await conversation(app)
     await ask(app, "first", conversation=conv)
-    with tallied() as tally:
+    with Tally() as tally:
         await ask(app, "second", conversation=conv)
 
     assert dict(tally.counts) == {"read": 2, "query": 1, "batch": 2}
@@ -39,7 +39,7 @@ async def test_a_second_turn_takes_five_operations(make_app: MakeApp) -> None:
 async def test_a_chain_takes_no_more(make_app: MakeApp) -> None:
     app = make_app(OfflineModel(word_delay=0.0))
     first = await ask(app, "first")
-    with tallied() as tally:
+    with Tally() as tally:
         await ask(app, "second", previous_response_id=first.id)
 
     assert tally.operations <= MOST_OPERATIONS
@@ -49,7 +49,7 @@ async def _measured_after(app: App, conv: str, count: int) -> Tally:
     """What a turn costs when so many of equal size are behind it, and the last summary not far."""
     await _grow(app, conv, count)
     await ask(app, "Still there?", conversation=conv)
-    with tallied() as tally:
+    with Tally() as tally:
         await ask(app, "And now?", conversation=conv)
     return tally
 
