@@ -4,6 +4,7 @@ A server that hangs looks like one that thinks. What tells them apart is what is
 about this size and effort; without enough of those, nothing is given up early.
 """
 
+from bisect import bisect_left, insort
 from collections import deque
 
 from shared.models.base import ModelRequest
@@ -45,8 +46,8 @@ class Usual:
     __slots__ = ("_firsts", "_silences")
 
     def __init__(self) -> None:
-        self._firsts: dict[Kind, deque[float]] = {}
-        self._silences: dict[Kind, deque[float]] = {}
+        self._firsts: dict[Kind, _Seen] = {}
+        self._silences: dict[Kind, _Seen] = {}
 
     def began(self, kind: Kind, seconds: float) -> None:
         """A call said its first word after so long."""
@@ -60,29 +61,48 @@ class Usual:
         """A call was given up: what is known counts for less. Where all are given up, soon nothing is known, and the
         next are waited for: a server may have become slower."""
         for seen in (self._firsts.get(kind), self._silences.get(kind)):
-            if seen:
-                seen.popleft()
+            if seen is not None and seen.by_size:
+                seen.forget_oldest()
 
     def first(self, kind: Kind, *, tries: int = 1, is_last: bool = False) -> float | None:
         """Until the first word, by what nineteen in twenty took; twice as long at each further try."""
-        seen = self._firsts.get(kind, ())
-        if len(seen) < ENOUGH:
+        seen = self._firsts.get(kind)
+        if seen is None or len(seen.by_size) < ENOUGH:
             return None
-        most = sorted(seen)[int(len(seen) * _USUAL) - 1]
+        most = seen.by_size[int(len(seen.by_size) * _USUAL) - 1]
         seconds = max(LEAST_FIRST, TIMES_FIRST * most) * 2 ** (tries - 1)
         return max(LEAST_AT_LAST, seconds) if is_last else seconds
 
     def silence(self, kind: Kind, *, is_last: bool = False) -> float | None:
         """In the middle, by the longest of any: what was shown by then is lost."""
-        seen = self._silences.get(kind, ())
-        if len(seen) < ENOUGH:
+        seen = self._silences.get(kind)
+        if seen is None or len(seen.by_size) < ENOUGH:
             return None
-        return max(LEAST_AT_LAST if is_last else LEAST_SILENCE, TIMES_SILENCE * max(seen))
+        return max(LEAST_AT_LAST if is_last else LEAST_SILENCE, TIMES_SILENCE * seen.by_size[-1])
 
 
-def _note(seen: dict[Kind, deque[float]], kind: Kind, seconds: float) -> None:
+class _Seen:
+    """The last `KEPT` times of a kind, in the order they came and sorted: every call asks for the longest of them."""
+
+    __slots__ = ("_in_order", "by_size")
+
+    def __init__(self) -> None:
+        self._in_order: deque[float] = deque()
+        self.by_size: list[float] = []
+
+    def add(self, seconds: float) -> None:
+        if len(self._in_order) == KEPT:
+            self.forget_oldest()
+        self._in_order.append(seconds)
+        insort(self.by_size, seconds)
+
+    def forget_oldest(self) -> None:
+        del self.by_size[bisect_left(self.by_size, self._in_order.popleft())]
+
+
+def _note(seen: dict[Kind, _Seen], kind: Kind, seconds: float) -> None:
     if kind not in seen:
         while len(seen) >= MOST_KINDS:
             del seen[next(iter(seen))]
-        seen[kind] = deque(maxlen=KEPT)
-    seen[kind].append(seconds)
+        seen[kind] = _Seen()
+    seen[kind].add(seconds)

@@ -156,10 +156,9 @@ async def _accept(app: App, caller: Principal, plan: Plan, tally: Tally, ticket:
         live = await _enqueue(app, caller, plan)
         live.headers = headers
         return live
-    run = Run.fresh(app, caller.owner, plan.turn, plan.ledger, tally)
-    run.live.headers = headers
     plan.trace.accept_ms = plan.trace.elapsed()
-    run.trace, run.ticket = plan.trace, ticket.hold()
+    run = Run.fresh(app, caller.owner, plan.turn, plan.ledger, tally, trace=plan.trace)
+    run.live.headers, run.ticket = headers, ticket.hold()
     run.live.publish(opening(plan.turn))
     run.begin(_answer(plan.context, plan.request, primed))
     return run.live

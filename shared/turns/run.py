@@ -99,7 +99,9 @@ class Run:
         self.writer = Writer(self.output, self.live, self.journal, interval=settings.interval, lease=settings.lease)
 
     @classmethod
-    def fresh(cls, app: App, owner: str, turn: TurnRecord, ledger: Ledger, tally: Tally) -> "Run":
+    def fresh(
+        cls, app: App, owner: str, turn: TurnRecord, ledger: Ledger, tally: Tally, *, trace: Trace | None = None
+    ) -> "Run":
         """Of a turn just accepted."""
         journal = new_journal(app, turn) if turn.is_kept else None
         return cls(
@@ -110,6 +112,7 @@ class Run:
             journal=journal,
             ledger=ledger,
             tally=tally,
+            trace=trace or Trace(),
         )
 
     def begin(self, answer: Callable[["Run"], Awaitable[None]]) -> None:
