@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from shared.app import App
-from shared.conversations.records import FINAL
+from shared.conversations.records import FINAL, HEADERS
 from shared.errors import Conflict, InvalidRequest
 from shared.identity import guests
 from shared.identity.records import GuestRecord
@@ -59,7 +59,6 @@ AGAIN_SECONDS = 60.0
 SETTLED_SECONDS = 180.0
 """After so long nothing of the guest's can be under way that began before the claim."""
 _ROUNDS = 20
-_HEADERS = frozenset({"conversation", "conversation.deleted"})
 _STAYS = frozenset({"adopted", "answer", "tombstone", "data_job", "spent", "sync"})
 """Kinds that say nothing outside of their partition."""
 
@@ -207,7 +206,7 @@ async def _move_state(move: _Move) -> tuple[int, int]:
             moved += await _add_usage(move, stored)
         elif kind == "turn":
             threads.setdefault(body["group"], []).append(stored)
-        elif kind in _HEADERS:
+        elif kind in HEADERS:
             threads.setdefault(body["id"], []).append(stored)
         else:
             others.append(stored)
@@ -285,7 +284,7 @@ async def _operation(move: _Move, theirs: Document) -> Create | Replace | None:
 async def _is_held_by_own(move: _Move, ours: Document, theirs: Document) -> bool:
     """Whether a conversation is held by a turn that the account began, and not by one of the guest's."""
     running = ours.get("running")
-    if theirs["kind"] not in _HEADERS or running in (None, theirs.get("running")):
+    if theirs["kind"] not in HEADERS or running in (None, theirs.get("running")):
         return False
     return await move.app.store.read(STATE, move.guest, running) is None
 
@@ -296,7 +295,7 @@ def _merged(ours: Document, theirs: Document) -> Document:
         is_over = ours.get("status", "completed") in FINAL  # of a deleted one only its id is left
         is_ahead = theirs["status"] not in FINAL and not is_over and ours["attempt"] > theirs["attempt"]
         return ours if is_over or is_ahead else theirs
-    if theirs["kind"] not in _HEADERS:
+    if theirs["kind"] not in HEADERS:
         return ours
     is_newer = theirs["updated_at"] > ours["updated_at"]
     if not is_newer and ours.get("running") in (None, theirs.get("running")):

@@ -4,13 +4,12 @@ import asyncio
 from contextlib import suppress
 
 from shared.clock import Clock
-from shared.conversations.records import ConversationRecord, TurnRecord, tombstone
+from shared.conversations.records import DELETED, ConversationRecord, TurnRecord, tombstone
 from shared.conversations.repository import find_turn, turns
 from shared.errors import NotFound
 from shared.storage.base import EVENTS, STATE, Delete, Document, Missing, Query, Replace, Stale, Store, Upsert
 from shared.storage.mutate import Change, mutate
 
-DELETED = "conversation.deleted"
 _BATCH = 90
 _WAIT = 3600.0
 """Seconds until a purge that met a running turn is tried again."""

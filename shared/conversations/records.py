@@ -16,6 +16,11 @@ CHATS = "chat"
 """The group of all stored chat completions of an owner; they are in order of time, not of depth."""
 
 
+DELETED = "conversation.deleted"
+"""The kind of a conversation's header from its deletion to its purge, or its restoring."""
+HEADERS: frozenset[str] = frozenset({"conversation", DELETED})
+"""The kinds of a conversation's header."""
+
 _NAMES: frozenset[str] = frozenset()
 
 

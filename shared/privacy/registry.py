@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shared.answers.records import AnswerRecord
-from shared.conversations.records import ConversationRecord, Record, Tombstone, TurnRecord
+from shared.conversations.records import DELETED, ConversationRecord, Record, Tombstone, TurnRecord
 from shared.identity.records import ApiKeyRecord, GuestRecord, KeyEntry
 from shared.models.operator import RoutesRecord
 from shared.models.shadow import ShadowRecord
@@ -65,7 +65,7 @@ KINDS: dict[str, Kind] = {
             id_prefix="conv_",
             left_out=frozenset({"running", "body_hash", "due", "deleted_at", "purged_at"}),
         ),
-        Kind(name="conversation.deleted", record=ConversationRecord, erased="with the partition"),
+        Kind(name=DELETED, record=ConversationRecord, erased="with the partition"),
         Kind(
             name="turn",
             record=TurnRecord,

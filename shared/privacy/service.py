@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from shared.answers.records import KEPT_SECONDS as KEY_SECONDS
 from shared.app import App
 from shared.conversations.deletion import purge, remove, remove_turns
-from shared.conversations.records import CHATS, FINAL, ConversationRecord, Record, TurnRecord, header_sort
+from shared.conversations.records import CHATS, DELETED, FINAL, ConversationRecord, Record, TurnRecord, header_sort
 from shared.conversations.repository import conversations
 from shared.errors import AssistantError, Conflict, NotFound, RateLimited, StorageUnavailable
 from shared.identity.guests import find_adoption
@@ -199,7 +199,7 @@ async def run_due(app: App) -> int:
         count += await _quietly(_run_erasure(app, due.stored))
     for due in await overdue(app.store, STATE, "data_job", before=now - CLAIM_SECONDS):
         count += await _quietly(_run_job(app, due.partition, due.stored))
-    for due in await overdue(app.store, STATE, "conversation.deleted", before=now):
+    for due in await overdue(app.store, STATE, DELETED, before=now):
         count += await _quietly(_purge(app, due.partition, due.stored.body["id"]))
     for due in await overdue(app.store, STATE, "blobs", before=now):
         count += await _quietly(sweep_blobs(app.store, app.blobs, app.clock, due))
@@ -711,7 +711,7 @@ async def _purge_conversations(app: App, owner: str, before: float) -> int:
         header = ConversationRecord.model_validate(body)
         if header.updated_at >= before or header.running is not None or header.pinned:
             raise _Kept
-        return header.model_copy(update={"kind": "conversation.deleted", "due": 0.0}).document()
+        return header.model_copy(update={"kind": DELETED, "due": 0.0}).document()
 
     gone = 0
     after: str | None = None

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
-from shared.conversations.records import ConversationRecord, TurnRecord, header_sort
+from shared.conversations.records import HEADERS, ConversationRecord, TurnRecord, header_sort
 from shared.conversations.repository import SPENT_SECONDS, find_turn
 from shared.errors import Conflict, PayloadTooLarge, StorageUnavailable
 from shared.ids import turn_of
@@ -341,7 +341,7 @@ def _release(turn: TurnRecord, now: float) -> Callable[[Document | None], Docume
 
     def apply(body: Document | None) -> Document:
         # One that was deleted is let go of all the same: it may be restored at this very moment, and would be held.
-        if body is None or body.get("kind") not in ("conversation", "conversation.deleted"):
+        if body is None or body.get("kind") not in HEADERS:
             raise _ConversationGone
         header = ConversationRecord.model_validate(body)
         if header.running != turn.id:
