@@ -105,6 +105,33 @@ export async function stop(order) {
   await chat.answered("cancelled");
 }
 
+/** Stop is meant for one message: where that was refused, the next is answered. */
+export async function stopRefused(order) {
+  const chat = await Chat.open(order);
+  await chat.ask("count to 2");
+  let refuse;
+  const asked = new Promise((resolve) => {
+    refuse = resolve;
+  });
+  const json = { error: { message: "no", type: "invalid_request_error", code: null, param: null } };
+  await chat.page.route(
+    "**/v1/responses",
+    async (route) => {
+      await asked;
+      await route.fulfill({ status: 400, json });
+    },
+    { times: 1 },
+  );
+  await chat.say("count to 5");
+  await chat.answers.last().getByRole("img", { name: "Companion is writing" }).waitFor();
+  await chat.box.press("Escape");
+  refuse();
+  await chat.page.getByRole("button", { name: "Back to editing" }).click();
+  await until(() => chat.box.inputValue(), (text) => text === "count to 5");
+  await chat.box.press("Enter");
+  await chat.becomes(counted(5));
+}
+
 export async function regenerate(order) {
   const chat = await Chat.open(order);
   await chat.ask("count to 3");

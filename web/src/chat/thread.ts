@@ -271,7 +271,10 @@ export class Thread extends Store {
         const isRefused = !(isPassing(error) || isLocked) || (statusOf(error) !== undefined && !isLocked && tries >= 3);
         this.sending = { message, state: isRefused ? "refused" : "waiting", error };
         this.#show();
-        if (isRefused) return;
+        if (isRefused) {
+          this.#stopWhenAccepted = false; // what the user sends next is another decision
+          return;
+        }
         if (isLocked && this.id) await this.#untilFree(attempt.signal);
         await connection.pause(Math.min(tries, 4), attempt.signal);
       }
@@ -329,6 +332,7 @@ export class Thread extends Store {
     const { sending } = this;
     if (!sending) return null;
     this.#attempt?.abort();
+    this.#stopWhenAccepted = false;
     this.sending = null;
     await outbox.drop(sending.message.key).catch(() => {});
     this.#show();
