@@ -105,6 +105,25 @@ export async function stop(order) {
   await chat.answered("cancelled");
 }
 
+/** An answer that ended while another conversation was looked at leaves nothing behind: the next can be stopped. */
+export async function stopAway(order) {
+  const chat = await Chat.open(order);
+  await chat.say("count to 500 slowly");
+  await chat.saying("1 2 3");
+  await chat.hasId();
+  await chat.page.evaluate(() => {
+    document.querySelector("button.send").click();
+    document.querySelector("button.new").click();
+  });
+  await until(async () => (await chat.api("/conversations")).data.filter((each) => each.running).length, (count) => count === 0);
+  await chat.page.goBack();
+  await chat.answered("cancelled");
+  await chat.say("count to 400 slowly");
+  await chat.saying("1 2");
+  await chat.page.getByRole("button", { name: "Stop", exact: true }).click();
+  await chat.answered("cancelled");
+}
+
 /** Stop is meant for one message: where that was refused, the next is answered. */
 export async function stopRefused(order) {
   const chat = await Chat.open(order);

@@ -10,6 +10,7 @@ SCENARIOS = {
     "list": "Conversations are found, renamed, pinned, deleted and had back.",
     "share": "A conversation is shared by a link that anybody can open, until it is taken back.",
     "stop": "An answer can be stopped by button and by key; what was said stays.",
+    "stopAway": "An answer that was stopped and left leaves the next one stoppable.",
     "stopRefused": "Stopping a message that is then refused does not stop the next one.",
     "regenerate": "Another answer to the same question, and the way between them.",
     "branches": "An edited question begins a branch; each branch keeps its own past and future.",

@@ -35,7 +35,6 @@ export class Thread extends Store {
   error: unknown = null;
   /** The stream broke and is being asked for again. */
   isReconnecting = false;
-  isStopping = false;
   sending: { message: Sending; state: SendState; error: unknown } | null = null;
   /** Called when the header may have changed: title, order, running. */
   onTouched: (thread: Thread) => void = () => {};
@@ -54,6 +53,8 @@ export class Thread extends Store {
   #loading: Promise<void> | null = null;
   #attempt: AbortController | null = null;
   #stopWhenAccepted = false;
+  /** The turn that was asked to stop: how it ended may be learned anywhere, or never. */
+  #stopping: string | null = null;
 
   constructor(id: string | null) {
     super();
@@ -72,6 +73,10 @@ export class Thread extends Store {
   /** Something is being sent or answered: the next message has to wait. */
   get isBusy(): boolean {
     return isRunning(this.tip) || (this.sending !== null && this.sending.state !== "refused");
+  }
+
+  get isStopping(): boolean {
+    return this.#stopping !== null && this.#stopping === this.#tip;
   }
 
   turn(id: string): Turn | undefined {
@@ -423,7 +428,6 @@ export class Thread extends Store {
   }
 
   async #ended(turn: Turn): Promise<void> {
-    this.isStopping = false;
     if (this.header) {
       this.header = { ...this.header, running: null, head: turn.status === "failed" ? this.header.head : turn.id };
     }
@@ -474,12 +478,12 @@ export class Thread extends Store {
       return;
     }
     if (!tip || isFinal(tip.status)) return;
-    this.isStopping = true;
+    this.#stopping = tip.id;
     this.changed();
     try {
       await api.cancel(tip.id);
     } catch (error) {
-      this.isStopping = false;
+      this.#stopping = null;
       this.changed();
       if (!isPassing(error)) throw error;
     }
