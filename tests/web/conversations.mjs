@@ -193,6 +193,25 @@ export async function branches(order) {
   assert.equal((await chat.turns()).length, 5);
 }
 
+/** A message that is being edited waits for an answer that has begun meanwhile; its words are not lost. */
+export async function editBusy(order) {
+  const chat = await Chat.open(order);
+  await chat.ask("count to 2");
+  await chat.questions.first().hover();
+  await chat.questions.first().getByRole("button", { name: "Edit" }).click();
+  const editor = chat.page.getByRole("textbox", { name: "Edit your message" });
+  await editor.fill("count to 3");
+  await chat.say("count to 500 slowly");
+  await chat.saying("1 2 3");
+  await editor.press("Enter");
+  assert.ok(await chat.page.getByRole("button", { name: "Send as a new version" }).isDisabled());
+  assert.equal(await editor.inputValue(), "count to 3");
+  await chat.box.press("Escape");
+  await chat.answered("cancelled");
+  await editor.press("Enter");
+  await chat.becomes(counted(3));
+}
+
 const PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 
 export async function attach(order) {

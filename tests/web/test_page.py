@@ -14,6 +14,7 @@ SCENARIOS = {
     "stopRefused": "Stopping a message that is then refused does not stop the next one.",
     "regenerate": "Another answer to the same question, and the way between them.",
     "branches": "An edited question begins a branch; each branch keeps its own past and future.",
+    "editBusy": "An edit that is sent while an answer is written waits, and keeps its words.",
     "attach": "Images and files by button, paste and drop; a draft keeps them.",
     "models": "The model can be chosen, and the choice stays.",
     "markdown": "Tables, coloured code, formulas and links; code and answers can be copied.",

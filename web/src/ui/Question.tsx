@@ -35,6 +35,7 @@ export const Question = memo(function Question({
     return (
       <Editor
         text={drafts.text(draftKey) || text}
+        isBusy={isBusy}
         onChange={(edited) => drafts.keep(draftKey, edited)}
         onEnd={(edited) => {
           drafts.keep(draftKey, "");
@@ -74,7 +75,17 @@ export const Question = memo(function Question({
   );
 });
 
-function Editor({ text, onChange, onEnd }: { text: string; onChange: (text: string) => void; onEnd: (text: string | null) => void }) {
+function Editor({
+  text,
+  isBusy,
+  onChange,
+  onEnd,
+}: {
+  text: string;
+  isBusy: boolean;
+  onChange: (text: string) => void;
+  onEnd: (text: string | null) => void;
+}) {
   const words = useWords();
   const area = useRef<HTMLTextAreaElement>(null);
   useEffect(() => {
@@ -84,7 +95,7 @@ function Editor({ text, onChange, onEnd }: { text: string; onChange: (text: stri
 
   function send(): void {
     const edited = area.current?.value.trim();
-    if (edited) onEnd(edited);
+    if (edited && !isBusy) onEnd(edited); // nothing is sent while an answer is written: the words stay here
   }
 
   return (
@@ -108,7 +119,7 @@ function Editor({ text, onChange, onEnd }: { text: string; onChange: (text: stri
         <button type="button" className="plain" onClick={() => onEnd(null)}>
           {words("cancel")}
         </button>
-        <button type="button" className="primary" onClick={send}>
+        <button type="button" className="primary" disabled={isBusy} onClick={send}>
           {words("editSend")}
         </button>
       </div>
