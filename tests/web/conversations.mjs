@@ -57,6 +57,28 @@ export async function list(order) {
   assert.equal((await chat.api("/conversations")).data.length, 3);
 }
 
+/** What the list changes of the conversation that is open is so everywhere, and the next answer does not undo it. */
+export async function openChanged(order) {
+  const chat = await Chat.open(order);
+  await chat.ask("count to 3");
+  await chat.list.getByRole("link", { name: "count to 3" }).waitFor();
+  await chat.menu("count to 3", "Rename");
+  const field = chat.page.getByRole("textbox", { name: "New title" });
+  await field.fill("Numbers");
+  await field.press("Enter");
+  await chat.page.getByRole("heading", { name: "Numbers" }).waitFor({ timeout: 5000 }); // not only at the next look
+  assert.equal(await chat.page.title(), "Numbers · Companion");
+  await chat.menu("Numbers", "Pin");
+  const pinned = chat.list.getByRole("region", { name: "Pinned" }).getByRole("link", { name: "Numbers" });
+  await pinned.waitFor();
+  await chat.say("count to 500 slowly");
+  await chat.saying("1 2 3");
+  assert.equal(await pinned.count(), 1);
+  await chat.box.press("Escape");
+  await chat.answered("cancelled");
+  assert.equal(await pinned.count(), 1);
+}
+
 /** A link shows the conversation to anybody, as it was, until it is taken back. */
 export async function share(order) {
   const chat = await Chat.open(order);

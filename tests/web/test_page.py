@@ -8,6 +8,7 @@ from tests.web.conftest import Shared
 SCENARIOS = {
     "conversation": "A conversation is held, named, listed; each answer says its model, time and cost.",
     "list": "Conversations are found, renamed, pinned, deleted and had back.",
+    "openChanged": "A new title or a pin of the open conversation shows at once, and stays.",
     "share": "A conversation is shared by a link that anybody can open, until it is taken back.",
     "stop": "An answer can be stopped by button and by key; what was said stays.",
     "stopAway": "An answer that was stopped and left leaves the next one stoppable.",

@@ -24,6 +24,7 @@ class App extends Store {
   async start(): Promise<void> {
     addEventListener("popstate", () => this.#route());
     hear((id) => this.#changedElsewhere(id));
+    this.conversations.onChanged = (header) => this.#threads.get(header.id)?.take(header);
     document.addEventListener("visibilitychange", () => this.#look());
     addEventListener("focus", () => this.#look());
     addEventListener("pageshow", (event) => event.persisted && this.#look());

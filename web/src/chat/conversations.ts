@@ -20,6 +20,8 @@ export class Conversations extends Store {
   isSearching = false;
   /** What was deleted last and can still be had back with a click. */
   undoable: Conversation | null = null;
+  /** Called with a header that was changed here: an open conversation has its own copy. */
+  onChanged: (header: Conversation) => void = () => {};
 
   #known = new Map<string, Conversation>();
   #last: string | null = null;
@@ -95,13 +97,17 @@ export class Conversations extends Store {
   }
 
   async rename(id: string, title: string): Promise<void> {
-    this.take(await api.updateConversation(id, { title }));
-    tell(id);
+    this.#changed(await api.updateConversation(id, { title }));
   }
 
   async pin(id: string, pinned: boolean): Promise<void> {
-    this.take(await api.updateConversation(id, { pinned }));
-    tell(id);
+    this.#changed(await api.updateConversation(id, { pinned }));
+  }
+
+  #changed(header: Conversation): void {
+    this.take(header);
+    this.onChanged(header);
+    tell(header.id);
   }
 
   /** Gone at once; the server keeps it for some days, and for some seconds so does a button. */

@@ -506,11 +506,10 @@ export class Thread extends Store {
     }
   }
 
-  /** A title given by the user. */
-  async rename(title: string): Promise<void> {
-    if (!this.id) return;
-    this.header = await api.updateConversation(this.id, { title });
-    this.onTouched(this);
+  /** A title or a pin that the user gave it in the list. */
+  take({ title, pinned }: Conversation): void {
+    if (!this.header) return;
+    this.header = { ...this.header, title, pinned };
     this.changed();
   }
 
