@@ -96,6 +96,24 @@ export async function share(order) {
   await stranger.shows("This link shows nothing");
 }
 
+/** What a search finds can be renamed, deleted and had back, however far down the list it is. */
+export async function foundFarDown(order) {
+  const chat = await Chat.open(order);
+  await chat.list.getByRole("link", { name: `Seeded ${order.conversations}`, exact: true }).waitFor();
+  await chat.page.getByRole("searchbox").fill("Seeded 37");
+  await until(() => chat.list.getByRole("link", { name: "Seeded 37", exact: true }).count(), (count) => count === 1);
+  await chat.menu("Seeded 37", "Delete");
+  await chat.page.getByRole("button", { name: "Undo", exact: true }).click();
+  await chat.list.getByRole("link", { name: "Seeded 37", exact: true }).waitFor();
+  await chat.page.getByRole("searchbox").fill("Seeded 38");
+  await until(() => chat.list.getByRole("link", { name: "Seeded 38", exact: true }).count(), (count) => count === 1);
+  await chat.menu("Seeded 38", "Rename");
+  const field = chat.page.getByRole("textbox", { name: "New title" });
+  await field.fill("No longer seeded");
+  await field.press("Enter");
+  await chat.list.getByRole("link", { name: "No longer seeded" }).waitFor();
+}
+
 /** More conversations than a page of the API: the list goes on as one scrolls. */
 export async function endless(order) {
   const chat = await Chat.open(order);

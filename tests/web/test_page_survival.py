@@ -44,6 +44,13 @@ async def test_the_list_goes_on_as_one_scrolls(browser: Browser, shared: Shared)
     browser.play("endless", shared.base, key=f"key-{owner}", conversations=CONVERSATIONS)
 
 
+async def test_what_is_found_far_down_can_be_changed(browser: Browser, shared: Shared) -> None:
+    owner = shared.next_owner()
+    await seeds.write(shared.data, owner, seeds.many_conversations(CONVERSATIONS))
+
+    browser.play("foundFarDown", shared.base, key=f"key-{owner}", conversations=CONVERSATIONS)
+
+
 async def test_two_thousand_turns_scroll_smoothly(browser: Browser, shared: Shared) -> None:
     owner = shared.next_owner()
     records = seeds.long_conversation(owner, TURNS)

@@ -93,6 +93,7 @@ export class Conversations extends Store {
   /** A header that was read elsewhere on the page. */
   take(header: Conversation): void {
     this.#known.set(header.id, header);
+    this.#found = this.#found.map((each) => (each.id === header.id ? { ...each, ...header } : each));
     this.#show();
   }
 
@@ -112,7 +113,7 @@ export class Conversations extends Store {
 
   /** Gone at once; the server keeps it for some days, and for some seconds so does a button. */
   async remove(id: string): Promise<void> {
-    const header = this.#known.get(id) ?? null;
+    const header = this.shown.find((each) => each.id === id) ?? null;
     this.#deleted.add(id);
     this.#show();
     try {
