@@ -93,6 +93,20 @@ export async function tabs(order) {
   assert.equal((await one.turns()).length, 2);
 }
 
+/** Deleted in one tab and had back there: the other tab shows it again too. */
+export async function restoredElsewhere(order) {
+  const context = await order.open();
+  const one = await Chat.in(context, order);
+  await one.ask("count to 3");
+  await one.list.getByRole("link", { name: "count to 3" }).waitFor();
+  const two = await Chat.in(context, order, `/c/${await one.hasId()}`);
+  await two.answered();
+  await one.menu("count to 3", "Delete");
+  await two.shows("This conversation does not exist");
+  await one.page.getByRole("button", { name: "Undo", exact: true }).click();
+  assert.equal(await two.answered(), counted(3));
+}
+
 /** Two windows of different browsers ask in the same conversation at once: one waits for the other. */
 export async function contention(order) {
   const one = await Chat.open(order);

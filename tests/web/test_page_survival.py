@@ -16,6 +16,7 @@ SCENARIOS = {
     "double": "Two taps are one message.",
     "switching": "An answer goes on while another conversation is looked at.",
     "tabs": "Two tabs and another device show one stream.",
+    "restoredElsewhere": "A conversation that another tab deleted and had back is shown again.",
     "contention": "Two browsers that ask at once are answered one after the other.",
     "offline": "Offline is said; the message is kept, can be taken back, and is sent once.",
     "dropped": "A connection that breaks in the middle of an answer is taken up again.",

@@ -110,7 +110,7 @@ export class Thread extends Store {
     try {
       const before = this.header;
       const header = await api.conversation(id);
-      if (before && this.#isSame(before, header)) {
+      if (before && this.error === null && this.#isSame(before, header)) {
         this.header = header;
         if (before.title !== header.title) this.onTouched(this);
         this.#followRunning();
