@@ -154,6 +154,23 @@ export async function offline(order) {
   assert.equal((await chat.turns()).length, 2);
 }
 
+/** A conversation that could not be had back just now still can be. */
+export async function undoOffline(order) {
+  const context = await order.open();
+  const chat = await Chat.in(context, order);
+  await chat.ask("count to 3");
+  await chat.list.getByRole("link", { name: "count to 3" }).waitFor();
+  await chat.menu("count to 3", "Delete");
+  const undo = chat.page.getByRole("button", { name: "Undo", exact: true });
+  await undo.waitFor();
+  await context.setOffline(true);
+  await undo.click();
+  await chat.shows("That did not work: the server cannot be reached.");
+  await context.setOffline(false);
+  await undo.click();
+  assert.equal(await chat.answered(), counted(3));
+}
+
 /** The connection drops in the middle of an answer and comes back. */
 export async function dropped(order) {
   const context = await order.open();

@@ -19,6 +19,7 @@ SCENARIOS = {
     "restoredElsewhere": "A conversation that another tab deleted and had back is shown again.",
     "contention": "Two browsers that ask at once are answered one after the other.",
     "offline": "Offline is said; the message is kept, can be taken back, and is sent once.",
+    "undoOffline": "An undo that did not reach the server is said, and can be tried again.",
     "dropped": "A connection that breaks in the middle of an answer is taken up again.",
     "drafts": "What was typed survives, each conversation its own.",
     "large": "A 100 KB answer streams while the main thread has time to spare.",

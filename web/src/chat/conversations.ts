@@ -132,7 +132,10 @@ export class Conversations extends Store {
     const header = this.undoable;
     if (!header) return null;
     this.#offerUndo(null);
-    const restored = await api.restoreConversation(header.id);
+    const restored = await api.restoreConversation(header.id).catch((error: unknown) => {
+      this.#offerUndo(header);
+      throw error;
+    });
     this.#deleted.delete(header.id);
     this.take(restored);
     tell(header.id);

@@ -3,14 +3,13 @@
 import { type FormEvent, lazy, memo, Suspense, useEffect, useRef, useState } from "react";
 import { createPortal } from "react-dom";
 
-import { isPassing } from "../chat/api";
 import { app } from "../chat/app";
 import { useStore } from "../chat/store";
 import type { Conversation } from "../chat/types";
-import { say, useWords, type Word } from "../words";
+import { useWords, type Word } from "../words";
 import { Cross, Dots, Gear, Link, NewChat, Panel, Pen, Pin, Search, Trash } from "./icons";
 import { Menu } from "./Menu";
-import { complain } from "./Toasts";
+import { tried } from "./Toasts";
 
 const ShareDialog = lazy(() => import("./ShareDialog"));
 
@@ -242,11 +241,6 @@ function Rename({ id, title, onDone }: { id: string; title: string; onDone: () =
       </form>
     </li>
   );
-}
-
-/** What did not work is said; the list shows how things are. */
-function tried(work: Promise<unknown>): void {
-  work.catch((error: unknown) => complain(say(isPassing(error) ? "failedOffline" : "failed")));
 }
 
 function grouped(shown: readonly Conversation[]): [Word, Conversation[]][] {

@@ -1,8 +1,9 @@
 /** Short messages at the foot of the page: something was deleted and can be had back, something did not work. */
 
+import { isPassing } from "../chat/api";
 import { app } from "../chat/app";
 import { Store, useStore } from "../chat/store";
-import { useWords } from "../words";
+import { say, useWords } from "../words";
 
 const COMPLAINT_MS = 6000;
 
@@ -27,6 +28,11 @@ export function complain(text: string): void {
   complaint.say(text);
 }
 
+/** What did not work is said; the list shows how things are. */
+export function tried(work: Promise<unknown>): void {
+  work.catch((error: unknown) => complain(say(isPassing(error) ? "failedOffline" : "failed")));
+}
+
 export function Toasts() {
   const words = useWords();
   const undoable = useStore(app.conversations, (store) => store.undoable);
@@ -37,12 +43,7 @@ export function Toasts() {
       {undoable && (
         <p className="toast">
           <span dir="auto">{words("deleted", { title: undoable.title ?? words("untitled") })}</span>
-          <button
-            type="button"
-            onClick={() => {
-              void app.conversations.undo().then((id) => id && app.go(id));
-            }}
-          >
+          <button type="button" onClick={() => tried(app.conversations.undo().then((id) => id && app.go(id)))}>
             {words("undo")}
           </button>
         </p>
