@@ -90,6 +90,11 @@ export async function share(order) {
   await stranger.shows("Shared on");
   assert.equal(await stranger.answers.innerText(), counted(3));
   assert.equal(await stranger.box.count(), 0, "there is nothing to write");
+  await stranger.page.route("**/v1/shared/*", (route) => route.fulfill({ status: 503, json: {} }), { times: 1 });
+  await stranger.page.reload();
+  await stranger.shows("The conversation could not be loaded.");
+  await stranger.page.getByRole("button", { name: "Try again" }).click();
+  await stranger.shows("Shared on");
   await chat.page.getByRole("button", { name: "Stop sharing" }).click();
   await chat.shows("The link shows nothing any more.");
   await stranger.page.reload();

@@ -146,7 +146,9 @@ export const api = {
   /** Null where the link shows nothing any more. */
   async shared(id: string): Promise<SharedConversation | null> {
     const response = await fetch(`/v1/shared/${encodeURIComponent(id)}`);
-    return response.ok ? ((await response.json()) as SharedConversation) : null;
+    if (response.ok) return (await response.json()) as SharedConversation;
+    if (response.status === 404) return null;
+    throw new Error(`The share could not be read: ${response.status}`);
   },
 
   cancel(id: string): Promise<unknown> {

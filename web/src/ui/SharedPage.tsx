@@ -10,13 +10,26 @@ import { dictionary, useWords } from "../words";
 export default function SharedPage({ id }: { id: string }) {
   const words = useWords();
   const [shared, setShared] = useState<SharedConversation | null | undefined>(undefined);
+  const [failed, setFailed] = useState(false);
   useEffect(() => {
-    api.shared(id).then(setShared, () => setShared(null));
+    api.shared(id).then(setShared, () => setFailed(true));
   }, [id]);
   useEffect(() => {
     document.title = shared?.title ? `${shared.title} · Companion` : "Companion";
   }, [shared]);
 
+  if (failed) {
+    return (
+      <main>
+        <div className="nothing" role="alert">
+          <p>{words("errorLoad")}</p>
+          <button type="button" className="plain" onClick={() => location.reload()}>
+            {words("retry")}
+          </button>
+        </div>
+      </main>
+    );
+  }
   if (!shared) {
     return (
       <main>
