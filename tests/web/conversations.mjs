@@ -95,6 +95,9 @@ export async function share(order) {
   await stranger.shows("The conversation could not be loaded.");
   await stranger.page.getByRole("button", { name: "Try again" }).click();
   await stranger.shows("Shared on");
+  await chat.page.route("**/v1/shares/*", (route) => route.fulfill({ status: 400, json: {} }), { times: 1 });
+  await chat.page.getByRole("button", { name: "Stop sharing" }).click();
+  await chat.page.getByRole("alert").getByText("That did not work.").waitFor();
   await chat.page.getByRole("button", { name: "Stop sharing" }).click();
   await chat.shows("The link shows nothing any more.");
   await stranger.page.reload();

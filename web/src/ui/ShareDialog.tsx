@@ -12,6 +12,7 @@ export default function ShareDialog({ conversation, onClose }: { conversation: s
   const words = useWords();
   const [share, setShare] = useState<Share | null>(null);
   const [state, setState] = useState<"making" | "made" | "revoked" | "failed">("making");
+  const [isStillShared, setStillShared] = useState(false);
   const isAsked = useRef(false);
   useEffect(() => {
     if (isAsked.current) return;
@@ -30,7 +31,7 @@ export default function ShareDialog({ conversation, onClose }: { conversation: s
     <Dialog title={words("share")} onClose={onClose}>
       <p className="muted">{words(state === "revoked" ? "shareRevoked" : "shareMeans")}</p>
       {state === "making" && <p>{words("loading")}</p>}
-      {state === "failed" && <p role="alert">{words("failed")}</p>}
+      {(state === "failed" || (state === "made" && isStillShared)) && <p role="alert">{words("failed")}</p>}
       {state === "made" && share && (
         <>
           <div className="link-field">
@@ -43,7 +44,7 @@ export default function ShareDialog({ conversation, onClose }: { conversation: s
             onClick={() => {
               api.revokeShare(share.id).then(
                 () => setState("revoked"),
-                () => setState("failed"),
+                () => setStillShared(true), // the link works: it stays, and so does the way to take it back
               );
             }}
           >
