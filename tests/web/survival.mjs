@@ -107,6 +107,18 @@ export async function restoredElsewhere(order) {
   assert.equal(await two.answered(), counted(3));
 }
 
+/** A key is forgotten in one tab while another is open: nothing is kept, and the next message goes out. */
+export async function forgotten(order) {
+  const context = await order.open();
+  const other = await Chat.in(context, order);
+  await other.ask("count to 2");
+  const chat = await Chat.in(context, order);
+  await chat.page.getByRole("button", { name: "Settings" }).click();
+  await chat.page.getByRole("button", { name: "Forget the key" }).click();
+  await chat.page.waitForLoadState(); // the browser of a scenario with a key puts it back
+  assert.equal(await chat.ask("count to 3"), counted(3));
+}
+
 /** Two windows of different browsers ask in the same conversation at once: one waits for the other. */
 export async function contention(order) {
   const one = await Chat.open(order);

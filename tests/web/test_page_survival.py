@@ -17,6 +17,7 @@ SCENARIOS = {
     "switching": "An answer goes on while another conversation is looked at.",
     "tabs": "Two tabs and another device show one stream.",
     "restoredElsewhere": "A conversation that another tab deleted and had back is shown again.",
+    "forgotten": "A key that is forgotten in one of two tabs leaves both able to send.",
     "contention": "Two browsers that ask at once are answered one after the other.",
     "offline": "Offline is said; the message is kept, can be taken back, and is sent once.",
     "undoOffline": "An undo that did not reach the server is said, and can be tried again.",

@@ -85,7 +85,14 @@ function database(): Promise<IDBDatabase> {
       opening.result.createObjectStore("sends");
       opening.result.createObjectStore("files");
     };
-    opening.onsuccess = () => resolve(opening.result);
+    opening.onsuccess = () => {
+      opening.result.onversionchange = () => {
+        // another tab forgets everything, and would wait for this one: as would every message it sends after that
+        opening.result.close();
+        opened = undefined;
+      };
+      resolve(opening.result);
+    };
     opening.onerror = () => reject(opening.error);
   });
   return opened;
