@@ -18,6 +18,9 @@ async function keyboardTo(chat, name, limit = 40) {
   assert.fail(`Tab does not lead to ${name}`);
 }
 
+const focused = (chat, name) =>
+  until(() => chat.page.evaluate(() => document.activeElement?.getAttribute("aria-label")), (label) => label === name);
+
 export async function keyboard(order) {
   const chat = await Chat.open(order);
   const { keyboard: keys } = chat.page;
@@ -48,7 +51,7 @@ export async function keyboard(order) {
   await keys.press("Enter");
   await keys.press("End");
   await keys.press("Escape");
-  await until(() => chat.page.evaluate(() => document.activeElement?.getAttribute("aria-label")), (label) => label === "Edit");
+  await focused(chat, "Edit");
   await keyboardTo(chat, "Answer again");
   await keys.press("Enter");
   await chat.shows("2/2");
@@ -59,6 +62,11 @@ export async function keyboard(order) {
   await until(() => chat.page.evaluate(() => document.activeElement?.id), (id) => id === "search");
   await keys.press("Control+Shift+O");
   await chat.page.getByRole("heading", { name: "What can I do for you?" }).waitFor();
+  await keyboardTo(chat, "Hide conversations");
+  await keys.press("Enter");
+  await focused(chat, "Show conversations");
+  await keys.press("Enter");
+  await focused(chat, "Hide conversations");
   await keyboardTo(chat, "Settings");
   await keys.press("Enter");
   await chat.page.getByRole("dialog", { name: "Settings" }).waitFor();

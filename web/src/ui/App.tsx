@@ -56,6 +56,12 @@ function Shell() {
   useShortcuts(() => setListOpen(true));
   const covers = isNarrow && isListOpen;
 
+  /** The button that was pressed goes away: its counterpart has the focus then. */
+  function toggleList(isWanted: boolean): void {
+    setListOpen(isWanted);
+    requestAnimationFrame(() => document.getElementById(isWanted ? "list-close" : "list-open")?.focus());
+  }
+
   return (
     <div className={isListOpen ? "shell with-list" : "shell"}>
       <a className="skip" href="#composer">
@@ -63,13 +69,13 @@ function Shell() {
       </a>
       <Sidebar
         isOpen={isListOpen}
-        onClose={() => setListOpen(false)}
+        onClose={() => toggleList(false)}
         onChosen={() => isNarrow && setListOpen(false)}
         onSettings={() => setSettingUp(true)}
       />
-      {covers && <div className="shade" onClick={() => setListOpen(false)} />}
+      {covers && <div className="shade" onClick={() => toggleList(false)} />}
       <main inert={covers}>
-        <Header thread={thread} isListOpen={isListOpen} onOpenList={() => setListOpen(true)} />
+        <Header thread={thread} isListOpen={isListOpen} onOpenList={() => toggleList(true)} />
         <Conversation key={thread.key} thread={thread} />
       </main>
       {isSettingUp && <SettingsDialog onClose={() => setSettingUp(false)} />}
@@ -87,7 +93,14 @@ function Header({ thread, isListOpen, onOpenList }: { thread: Thread; isListOpen
   return (
     <header className="top">
       {!isListOpen && (
-        <button type="button" className="quiet" aria-label={words("listOpen")} title={words("listOpen")} onClick={onOpenList}>
+        <button
+          type="button"
+          id="list-open"
+          className="quiet"
+          aria-label={words("listOpen")}
+          title={words("listOpen")}
+          onClick={onOpenList}
+        >
           <Panel />
         </button>
       )}

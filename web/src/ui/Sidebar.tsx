@@ -48,7 +48,14 @@ export function Sidebar({
           <img src="/favicon.svg" alt="" width="24" height="24" />
           {words("app")}
         </a>
-        <button type="button" className="quiet" aria-label={words("listClose")} title={words("listClose")} onClick={onClose}>
+        <button
+          type="button"
+          id="list-close"
+          className="quiet"
+          aria-label={words("listClose")}
+          title={words("listClose")}
+          onClick={onClose}
+        >
           <Panel />
         </button>
       </header>
