@@ -46,6 +46,7 @@ export async function keyboard(order) {
   await keys.type("By keyboard");
   await keys.press("Enter");
   await chat.list.getByRole("link", { name: "By keyboard" }).waitFor();
+  await until(() => chat.page.evaluate(() => document.activeElement?.textContent), (text) => text === "By keyboard");
 
   await keyboardTo(chat, "Edit");
   await keys.press("Enter");

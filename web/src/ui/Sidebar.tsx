@@ -170,14 +170,21 @@ const Entry = memo(function Entry({
   const words = useWords();
   const [isRenaming, setRenaming] = useState(false);
   const [isSharing, setSharing] = useState(false);
+  const link = useRef<HTMLAnchorElement>(null);
   const { id } = conversation;
   const title = conversation.title ?? words("untitled");
   const { pinned } = conversation;
 
-  if (isRenaming) return <Rename id={id} title={title} onDone={() => setRenaming(false)} />;
+  function onRenamed(isByKey: boolean): void {
+    setRenaming(false);
+    if (isByKey) requestAnimationFrame(() => link.current?.focus()); // a click has taken it elsewhere
+  }
+
+  if (isRenaming) return <Rename id={id} title={title} onDone={onRenamed} />;
   return (
     <li className={isCurrent ? "entry current" : "entry"}>
       <a
+        ref={link}
         href={`/c/${id}`}
         aria-current={isCurrent ? "page" : undefined}
         title={title}
@@ -214,18 +221,18 @@ const Entry = memo(function Entry({
   );
 });
 
-function Rename({ id, title, onDone }: { id: string; title: string; onDone: () => void }) {
+function Rename({ id, title, onDone }: { id: string; title: string; onDone: (isByKey: boolean) => void }) {
   const words = useWords();
   const field = useRef<HTMLInputElement>(null);
   const isOver = useRef(false);
   useEffect(() => field.current?.select(), []);
 
-  function end(isSaved: boolean): void {
+  function end(isSaved: boolean, isByKey = true): void {
     if (isOver.current) return;
     isOver.current = true;
     const wanted = field.current?.value.trim();
     if (isSaved && wanted && wanted !== title) tried(app.conversations.rename(id, wanted));
-    onDone();
+    onDone(isByKey);
   }
 
   return (
@@ -242,7 +249,7 @@ function Rename({ id, title, onDone }: { id: string; title: string; onDone: () =
           maxLength={200}
           dir="auto"
           aria-label={words("renameLabel")}
-          onBlur={() => end(true)}
+          onBlur={() => end(true, false)}
           onKeyDown={(event) => event.key === "Escape" && end(false)}
         />
       </form>
