@@ -97,6 +97,18 @@ export async function phone(order) {
   assert.deepEqual(small, [], "everything is large enough for a finger");
 }
 
+/** A window of 1280 × 800 at 200 %: a long draft scrolls in itself, and stays within the window. */
+export async function zoomed(order) {
+  const chat = await Chat.open(order, { viewport: { width: 640, height: 400 }, deviceScaleFactor: 2 });
+  await chat.ask("count to 3");
+  await chat.box.fill("a line\n".repeat(30));
+  const bottom = () => chat.page.locator("form.composer").evaluate((form) => form.getBoundingClientRect().bottom);
+  await until(bottom, (seen) => seen <= 400);
+  await chat.box.press("Control+Home");
+  await until(() => chat.box.evaluate((box) => box.scrollTop), (top) => top < 24);
+  assert.ok(await chat.page.locator(".scroller").evaluate((box) => box.clientHeight > 80), "the conversation stays in sight");
+}
+
 async function accessible(chat, what) {
   await chat.page.addScriptTag({ path: axePath }).catch(() => {});
   const found = await chat.page.evaluate(async () => {

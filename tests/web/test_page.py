@@ -26,6 +26,7 @@ SCENARIOS = {
     "lost": "An address of nothing says so.",
     "keyboard": "Everything works without a mouse.",
     "phone": "Everything fits a phone.",
+    "zoomed": "At 200 % a long draft leaves room for the conversation and its own buttons.",
     "axe": "axe-core finds nothing serious, light and dark, wide and narrow.",
     "spoken": "A screen reader is told of an answer and its text.",
     "languages": "The page speaks German, and text runs in the direction of its letters.",
