@@ -127,6 +127,24 @@ export async function lost(order) {
   await chat.page.getByRole("heading", { name: "What can I do for you?" }).waitFor();
 }
 
+/** A spent allowance is not a busy model: it is said at once, and once. */
+export async function spent(order) {
+  const chat = await Chat.open(order);
+  await chat.ask("count to 2");
+  let sends = 0;
+  const json = { error: { message: "All of it.", type: "insufficient_quota", code: "insufficient_quota", param: null } };
+  await chat.page.route("**/v1/responses", (route) => {
+    sends += 1;
+    return route.fulfill({ status: 429, json });
+  });
+  await chat.say("count to 3");
+  await chat.shows("The allowance is used up.");
+  assert.equal(sends, 1);
+  await chat.page.unroute("**/v1/responses");
+  await chat.page.getByRole("button", { name: "Try again" }).click();
+  await chat.becomes(counted(3));
+}
+
 /** A request that is refused for good can be changed and sent. */
 export async function refused(order) {
   const chat = await Chat.open(order);

@@ -23,6 +23,7 @@ SCENARIOS = {
     "hostile": "An answer full of hostile markdown does nothing but stand there.",
     "errors": "Errors are said in plain words, and trying again is one turn, however often one clicks.",
     "refused": "A message that was refused can be changed and sent.",
+    "spent": "A spent allowance is called that, not a busy model.",
     "lost": "An address of nothing says so.",
     "keyboard": "Everything works without a mouse.",
     "phone": "Everything fits a phone.",

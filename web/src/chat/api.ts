@@ -9,6 +9,8 @@ import { Store } from "./store";
 import type { Conversation, Model, Page, Part, Share, SharedConversation, Trace, Turn } from "./types";
 
 const SAVED_KEY = "companion.key";
+/** A 429 that no waiting helps. */
+export const SPENT = "insufficient_quota";
 
 /** Whether the server wants a key that it was not given. */
 class Session extends Store {
@@ -159,6 +161,7 @@ export const api = {
 /** The server was not reached, or could not answer for now: the same request may be sent again. */
 export function isPassing(error: unknown): boolean {
   if (error instanceof APIConnectionError) return true;
+  if (codeOf(error) === SPENT) return false;
   return error instanceof APIError && (error.status === undefined || error.status >= 500 || error.status === 429);
 }
 

@@ -1,6 +1,6 @@
 /** Errors in plain words. What the server said exactly is shown on demand. */
 
-import { messageOf, statusOf } from "../chat/api";
+import { codeOf, messageOf, SPENT, statusOf } from "../chat/api";
 import type { Turn } from "../chat/types";
 import type { Word } from "../words";
 
@@ -50,7 +50,7 @@ export function refusalOf(error: unknown): Trouble {
     case 413:
       return { word: "errorTooLarge", detail, canRetry: false };
     case 429:
-      return { word: "errorBusy", detail, canRetry: true };
+      return { word: codeOf(error) === SPENT ? "errorSpent" : "errorBusy", detail, canRetry: true };
     default:
       return { word: (statusOf(error) ?? 0) >= 500 ? "errorServer" : "errorRefused", detail, canRetry: true };
   }
