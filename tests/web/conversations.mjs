@@ -241,6 +241,26 @@ export async function branches(order) {
   assert.equal((await chat.turns()).length, 5);
 }
 
+/** An edited question whose answer failed is a version like any other: its words are found again. */
+export async function editFailed(order) {
+  const chat = await Chat.open(order);
+  await chat.ask("count to 2");
+  await chat.ask("count to 3");
+  await chat.questions.first().hover();
+  await chat.questions.first().getByRole("button", { name: "Edit" }).click();
+  const editor = chat.page.getByRole("textbox", { name: "Edit your message" });
+  await editor.fill("fail 500");
+  await editor.press("Enter");
+  await chat.answered("failed");
+  await chat.page.reload();
+  await chat.becomes(counted(3));
+  await chat.questions.first().getByRole("button", { name: "Next version" }).click();
+  await chat.answered("failed");
+  assert.match(await chat.questions.first().innerText(), /^fail 500/);
+  await chat.questions.first().getByRole("button", { name: "Previous version" }).click();
+  await chat.becomes(counted(3));
+}
+
 /** A message that is being edited waits for an answer that has begun meanwhile; its words are not lost. */
 export async function editBusy(order) {
   const chat = await Chat.open(order);

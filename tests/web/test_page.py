@@ -15,6 +15,7 @@ SCENARIOS = {
     "stopRefused": "Stopping a message that is then refused does not stop the next one.",
     "regenerate": "Another answer to the same question, and the way between them.",
     "branches": "An edited question begins a branch; each branch keeps its own past and future.",
+    "editFailed": "An edited question whose answer failed is found again after a reload.",
     "editBusy": "An edit that is sent while an answer is written waits, and keeps its words.",
     "attach": "Images and files by button, paste and drop; a draft keeps them.",
     "models": "The model can be chosen, and the choice stays.",

@@ -53,16 +53,18 @@ export interface Versions {
 }
 
 export function versionsOf(siblings: Turn[], shown: Turn): Versions {
-  const counted = siblings.filter((turn) => turn.status !== "failed" || turn.id === shown.id);
   const groups = new Map<string, Turn[]>();
-  for (const turn of counted) {
+  for (const turn of siblings) {
     const asked = questionOf(turn);
     const group = groups.get(asked);
     if (group) group.push(turn);
     else groups.set(asked, [turn]);
   }
+  // a failed answer is no version; a question that only failed is one: nowhere else are its words kept
+  const isAnswer = (turn: Turn) => turn.status !== "failed" || turn.id === shown.id;
   const own = groups.get(questionOf(shown)) ?? [shown];
-  return { questions: [...groups.values()].map((group) => (group === own ? shown : (group.at(-1) ?? shown))), answers: own };
+  const questions = [...groups.values()].map((group) => (group === own ? shown : (group.findLast(isAnswer) ?? group.at(-1) ?? shown)));
+  return { questions, answers: own.filter(isAnswer) };
 }
 
 function questionOf(turn: Turn): string {
