@@ -183,6 +183,23 @@ export async function undoOffline(order) {
   assert.equal(await chat.answered(), counted(3));
 }
 
+/** A refused message that the user went on without is not sent by the next page: it is offered there. */
+export async function leftBehind(order) {
+  const chat = await Chat.open(order);
+  await chat.ask("count to 2");
+  await chat.page.route("**/v1/responses", (route) => route.fulfill({ status: 400, json: {} }), { times: 1 });
+  await chat.say("count to 9");
+  await chat.shows("The request was not accepted as it is.");
+  await chat.say("count to 3");
+  await chat.becomes(counted(3));
+  await chat.page.reload();
+  await chat.shows("This message was not sent");
+  await chat.page.getByRole("button", { name: "Back to editing" }).click();
+  await until(() => chat.box.inputValue(), (text) => text === "count to 9");
+  await chat.becomes(counted(3));
+  assert.equal((await chat.turns()).length, 2);
+}
+
 /** The connection drops in the middle of an answer and comes back. */
 export async function dropped(order) {
   const context = await order.open();

@@ -20,6 +20,7 @@ SCENARIOS = {
     "forgotten": "A key that is forgotten in one of two tabs leaves both able to send.",
     "contention": "Two browsers that ask at once are answered one after the other.",
     "offline": "Offline is said; the message is kept, can be taken back, and is sent once.",
+    "leftBehind": "A refused message that was left behind is offered by the next page, not sent.",
     "undoOffline": "An undo that did not reach the server is said, and can be tried again.",
     "dropped": "A connection that breaks in the middle of an answer is taken up again.",
     "drafts": "What was typed survives, each conversation its own.",

@@ -235,6 +235,7 @@ export class Thread extends Store {
 
   async #dispatch(content: Part[], model: string, parent: string | null): Promise<void> {
     if (this.isBusy) return;
+    const leftBehind = this.sending?.message;
     const message: Sending = {
       key: newKey(),
       conversation: this.id,
@@ -246,6 +247,8 @@ export class Thread extends Store {
     this.sending = { message, state: "sending", error: null };
     this.#show();
     await outbox.put(message).catch(() => {}); // a browser that keeps nothing can still send
+    // refused, and the user went on without it: the next page offers it, and sends nothing that nobody expects
+    if (leftBehind) await outbox.put({ ...leftBehind, at: 0 }).catch(() => {});
     void this.deliver(message);
   }
 
