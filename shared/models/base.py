@@ -177,6 +177,31 @@ class Usage:
         )
 
 
+_MOST_TOKENS = 1_000_000_000
+"""No call takes as many: whatever says more has not counted."""
+
+
+def counted(given: Any, made: Any, *, cached: Any, cache_write: Any, reasoning: Any) -> Usage | None:
+    """Tokens as a server counts them. None where it does not: then they are estimated, neither free nor a credit.
+
+    Details may be missing; more cannot have come from the cache than was given, or it would lower the price below 0.
+    """
+    input_tokens, output_tokens = _count(given), _count(made)
+    if input_tokens is None or output_tokens is None:
+        return None
+    return Usage(
+        input_tokens=input_tokens,
+        cached_tokens=min(_count(cached) or 0, input_tokens),
+        cache_write_tokens=_count(cache_write) or 0,
+        output_tokens=output_tokens,
+        reasoning_tokens=_count(reasoning) or 0,
+    )
+
+
+def _count(said: Any) -> int | None:
+    return int(said) if isinstance(said, int | float) and 0 <= said <= _MOST_TOKENS else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """The model stopped. `incomplete` is None, `max_output_tokens` or `content_filter`."""

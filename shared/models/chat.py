@@ -18,6 +18,7 @@ from shared.models.base import (
     RefusalDelta,
     TextDelta,
     Usage,
+    counted,
     summary_of,
 )
 from shared.models.gathering import Gathering
@@ -468,7 +469,7 @@ class ChatReader:
                 self._last = chunk
         usage = chunk.get("usage")
         if usage:
-            self._usage = chat_usage(usage)
+            self._usage = chat_usage(usage) or self._usage
         if not choices and not usage:
             error = payload_error(chunk)
             if error is not None:
@@ -591,14 +592,14 @@ class ChatReader:
 _INCOMPLETE: dict[str, Any] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
-def chat_usage(usage: Json) -> Usage:
+def chat_usage(usage: Json) -> Usage | None:
     """Chat's words for tokens into ours; servers leave out the details or say null."""
     prompt: Json = usage.get("prompt_tokens_details") or {}
     completion: Json = usage.get("completion_tokens_details") or {}
-    return Usage(
-        input_tokens=usage.get("prompt_tokens") or 0,
-        cached_tokens=prompt.get("cached_tokens") or 0,
-        cache_write_tokens=prompt.get("cache_write_tokens") or 0,
-        output_tokens=usage.get("completion_tokens") or 0,
-        reasoning_tokens=completion.get("reasoning_tokens") or 0,
+    return counted(
+        usage.get("prompt_tokens"),
+        usage.get("completion_tokens"),
+        cached=prompt.get("cached_tokens"),
+        cache_write=prompt.get("cache_write_tokens"),
+        reasoning=completion.get("reasoning_tokens"),
     )

@@ -19,6 +19,7 @@ from shared.models.base import (
     SummaryDelta,
     TextDelta,
     Usage,
+    counted,
     summary_of,
 )
 from shared.models.chat import mcp_call_output, refuse_unknown_there
@@ -359,14 +360,14 @@ def _failure(response: Json) -> AssistantError:
     return payload_error({"error": error or {"message": "failed"}}) or UpstreamError(CUT)
 
 
-def responses_usage(usage: Json) -> Usage:
+def responses_usage(usage: Json) -> Usage | None:
     """The upstream's count of tokens; some servers leave out the details."""
     given: Json = usage.get("input_tokens_details") or {}
     made: Json = usage.get("output_tokens_details") or {}
-    return Usage(
-        input_tokens=usage.get("input_tokens") or 0,
-        cached_tokens=given.get("cached_tokens") or 0,
-        cache_write_tokens=given.get("cache_write_tokens") or 0,
-        output_tokens=usage.get("output_tokens") or 0,
-        reasoning_tokens=made.get("reasoning_tokens") or 0,
+    return counted(
+        usage.get("input_tokens"),
+        usage.get("output_tokens"),
+        cached=given.get("cached_tokens"),
+        cache_write=given.get("cache_write_tokens"),
+        reasoning=made.get("reasoning_tokens"),
     )

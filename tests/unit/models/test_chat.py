@@ -486,6 +486,19 @@ def test_usage_carries_its_details() -> None:
     assert usage == Usage(input_tokens=9, output_tokens=8, cached_tokens=7, cache_write_tokens=6, reasoning_tokens=5)
 
 
+@pytest.mark.parametrize("count", [None, "8", -8, 10**19, float("inf"), [8], {}])
+def test_what_is_no_count_of_tokens_is_estimated(count: Any) -> None:
+    """Else it would be free, a credit, or more than can be stored."""
+    assert chat_usage({"prompt_tokens": 9, "completion_tokens": count}) is None
+    assert chat_usage({"prompt_tokens": count, "completion_tokens": 8}) is None
+
+
+def test_no_more_is_cached_than_was_given_and_counts_are_whole() -> None:
+    usage = chat_usage({"prompt_tokens": 9.0, "completion_tokens": 8, "prompt_tokens_details": {"cached_tokens": 90}})
+
+    assert repr(usage) == repr(Usage(input_tokens=9, output_tokens=8, cached_tokens=9))
+
+
 def test_a_prefix_is_the_last_message_and_is_gone_on_with() -> None:
     body = chat_body(ModelRequest(model="m", items=[], prefix="The answer is "))
 

@@ -380,6 +380,14 @@ class TestReader:
             usage=Usage(input_tokens=9, cached_tokens=7, cache_write_tokens=6, output_tokens=8, reasoning_tokens=5)
         )
 
+    @pytest.mark.parametrize("count", [None, "8", -8, 10**19])
+    def test_what_is_no_count_of_tokens_is_estimated(self, count: Any) -> None:
+        usage = {"input_tokens": 9, "output_tokens": count}
+
+        event = read({"type": "response.completed", "response": {"status": "completed", "usage": usage}})[-1]
+
+        assert event == Finished(usage=None)
+
     @pytest.mark.parametrize(
         ("error", "expected"),
         [
