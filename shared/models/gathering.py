@@ -23,6 +23,9 @@ class Gathering:
         self._pieces: list[str] = []
 
     def delta(self, delta: Delta, key: int, text: str) -> None:
+        """Raises `TypeError`: the server's words are no text. Further on nobody would know whose fault that is."""
+        if type(text) is not str:
+            raise TypeError(type(text))
         if self._pieces and (self._key != key or self._delta is not delta):
             self._settle()
         self._delta = delta

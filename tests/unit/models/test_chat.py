@@ -468,6 +468,20 @@ class TestReader:
         with pytest.raises(UpstreamError):
             read(*chunks)
 
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"content": [{"type": "text", "text": "a"}]},
+            {"content": 5},
+            {"reasoning_content": {"text": "a"}},
+            {"tool_calls": [{"index": 0, "id": "c0", "function": {"name": "f", "arguments": {"a": 1}}}]},
+        ],
+    )
+    def test_words_that_are_no_text_are_refused_where_they_are_read(self, fields: Json) -> None:
+        """So that it is the server's failure, which is tried again, and not ours."""
+        with pytest.raises(TypeError):
+            ChatReader().feed([orjson.dumps(delta(**fields))])
+
     def test_a_call_without_name_is_an_error(self) -> None:
         with pytest.raises(UpstreamError):
             read(delta(tool_calls=[{"index": 0, "id": "c0", "function": {"arguments": "{}"}}]), CALLED)
