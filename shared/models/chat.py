@@ -345,11 +345,13 @@ def _user_part(part: Json) -> Json:
 class _Call:
     """A tool call under construction: started once its name is known."""
 
-    __slots__ = ("id", "key", "pieces")
+    __slots__ = ("id", "is_bare", "key", "pieces")
 
     def __init__(self, id_: str) -> None:
         self.id = id_
         self.key = -1
+        self.is_bare = False
+        """A function of which no arguments were said so far."""
         self.pieces: list[str] = []
 
 
@@ -536,12 +538,14 @@ class ChatReader:
             self._close_words()
             call.key = self._key()
             kind = "custom_tool_call" if "custom" in delta else "function_call"
+            call.is_bare = kind == "function_call"
             self.gathering.add(ItemStarted(call.key, kind, body["name"], call.id))
         piece = body.get("arguments") or body.get("input")
         if piece:
             call.pieces.append(piece)
         if call.key >= 0:
             for text in call.pieces:
+                call.is_bare = False
                 self.gathering.delta(ArgumentsDelta, call.key, text)
             call.pieces.clear()
 
@@ -559,6 +563,9 @@ class ChatReader:
     def _end_call(self, call: _Call) -> None:
         if call.key < 0 and self._torn is None:
             raise UpstreamError(UNREADABLE)
+        if call.is_bare and call.key != self._torn:
+            # Many servers say nothing where there are no arguments; clients parse them as JSON.
+            self.gathering.delta(ArgumentsDelta, call.key, "{}")
         self._close(call.key)
 
     def _open_message(self) -> int:

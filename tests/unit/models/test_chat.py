@@ -482,6 +482,17 @@ class TestReader:
         with pytest.raises(TypeError):
             ChatReader().feed([orjson.dumps(delta(**fields))])
 
+    def test_a_call_without_arguments_has_none_in_valid_json(self) -> None:
+        """Clients parse them. Words of a custom tool may be none; what was cut short stays as it is."""
+        first = {"index": 0, "id": "c0", "function": {"name": "f", "arguments": ""}}
+        second = {"index": 1, "id": "c1", "custom": {"name": "g", "input": ""}}
+
+        called = read(delta(tool_calls=[first, second]), CALLED)
+        cut = read(delta(tool_calls=[first]), delta(reason="length"))
+
+        assert [event for event in called if isinstance(event, ArgumentsDelta)] == [ArgumentsDelta(0, "{}")]
+        assert not [event for event in cut if isinstance(event, ArgumentsDelta)]
+
     def test_a_call_without_name_is_an_error(self) -> None:
         with pytest.raises(UpstreamError):
             read(delta(tool_calls=[{"index": 0, "id": "c0", "function": {"arguments": "{}"}}]), CALLED)
