@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
@@ -200,7 +201,8 @@ def _payloads(blocks: bytes) -> list[bytes]:
         if blocks.count(b"\n") == 2 * len(payloads) - 2 and b"" not in payloads:
             return payloads  # no other line breaks: each event is one line of `data:`, as nearly all are
     payloads: list[bytes] = []
-    for block in blocks.split(b"\n\n"):
+    # Some servers begin with a byte order mark, which is no part of the first line.
+    for block in blocks.removeprefix(BOM_UTF8).split(b"\n\n"):
         if block.startswith(b"data: ") and b"\n" not in block:
             payload = block[6:]
         else:

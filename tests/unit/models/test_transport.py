@@ -60,6 +60,11 @@ class TestSseParser:
 
         assert [payload for piece in pieces for payload in piece] + parser.flush() == PAYLOADS
 
+    def test_a_byte_order_mark_takes_no_event_away(self) -> None:
+        parser = SseParser()
+
+        assert parser.feed(b"\xef\xbb\xbfdata: a\n\ndata: b\n\n") == [b"a", b"b"]
+
     def test_the_last_event_may_lack_its_blank_line(self) -> None:
         parser = SseParser()
 
