@@ -255,7 +255,7 @@ async def list_turns(request: Request, call: Call) -> Response:
         if found is None or found.record.conversation != id_:
             raise NotFound(f"Turn with id {after!r} not found.", param="after")
         sort = found.record.sort
-    records = await repository.turns(call.app.store, owner, id_, after=sort, order=order, limit=limit + 1)
+    records = await repository.turns_of(call.app.store, owner, id_, after=sort, order=order, limit=limit + 1)
     return json_response(page([render_turn(record) for record in records[:limit]], has_more=len(records) > limit))
 
 

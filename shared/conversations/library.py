@@ -106,7 +106,7 @@ async def _look(
         page = await turns(store, owner, header.id, after=after, limit=min(_PAGE, most - looked))
         looked += len(page)
         for turn in page:
-            text = text_of(turn)
+            text = text_of(turn) if turn.conversation == header.id else ""  # a fork is no part of it
             if _has(text, words):
                 return Hit(header, "text", turn.id, _snippet(text, words[0])), looked
         if len(page) < _PAGE:

@@ -54,9 +54,23 @@ async def turns(
     order: Literal["asc", "desc"] = "desc",
     limit: int = PAGE,
 ) -> list[TurnRecord]:
-    """Turns of a thread, of every branch, by depth."""
+    """Turns of a thread, of every branch and fork, by depth."""
     found = await store.query(STATE, owner, Query(kind="turn", group=group, after=after, order=order, limit=limit))
     return [TurnRecord.model_validate(stored.body) for stored in found]
+
+
+async def turns_of(
+    store: Store, owner: str, id_: str, *, after: str | None, order: Literal["asc", "desc"], limit: int
+) -> list[TurnRecord]:
+    """Turns of a conversation, of every branch, by depth. Forks are in its thread, but no part of it."""
+    found: list[TurnRecord] = []
+    while len(found) < limit:
+        page = await turns(store, owner, id_, after=after, order=order, limit=limit)
+        found += [turn for turn in page if turn.conversation == id_]
+        if len(page) < limit:
+            break
+        after = page[-1].sort
+    return found[:limit]
 
 
 def follow_path(newest: list[TurnRecord], head: str | None) -> tuple[list[TurnRecord], str | None]:

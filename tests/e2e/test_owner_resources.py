@@ -82,6 +82,23 @@ async def test_search_finds_nothing_in_items_that_were_deleted(tmp_path: Path) -
     assert "zebras" not in left[0]["match"]["snippet"]
 
 
+async def test_a_fork_is_no_part_of_the_conversation_it_grew_from(tmp_path: Path) -> None:
+    """Be it deleted or not: it is in no search of it, and none of its turns."""
+    async with service(tmp_path) as here, here.client() as ann:
+        conv = await conversation(ann)
+        first = await ask(ann, "About plums.", conversation=conv)
+        fork = await ask(ann, "A secret about zebras.", previous_response_id=first["id"])
+        await ask(ann, "And more of it.", previous_response_id=fork["id"])
+        last = await ask(ann, "About figs.", conversation=conv)
+        found = (await ann.get("/v1/conversations", params={"query": "zebras"})).json()["data"]
+        pages = [(await ann.get(f"/v1/conversations/{conv}/turns", params={"limit": 1})).json()]
+        pages += [(await ann.get(f"/v1/conversations/{conv}/turns", params={"limit": 1, "after": first["id"]})).json()]
+
+    assert found == []
+    assert [page["data"][0]["id"] for page in pages] == [first["id"], last["id"]]
+    assert [page["has_more"] for page in pages] == [True, False]
+
+
 async def test_a_search_that_stops_early_goes_on_where_it_stopped(tmp_path: Path) -> None:
     async with service(tmp_path) as here, here.client() as ann:
         ids = [await conversation(ann) for _ in range(5)]
