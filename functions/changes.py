@@ -55,7 +55,10 @@ def render(body: Document, caller: Principal) -> Json | None:
         case "conversation":
             return conversations.render(ConversationRecord.model_validate(body))
         case "turn":
-            return conversations.render_turn(TurnRecord.model_validate(body))
+            turn = TurnRecord.model_validate(body)
+            # Deleted, and kept for what was built on it alone: its tombstone tells that it is gone.
+            is_deleted = turn.conversation is None and not turn.is_stored
+            return None if is_deleted else conversations.render_turn(turn)
         case "project":
             return projects.render(ProjectRecord.model_validate(body))
         case "feedback":

@@ -104,7 +104,7 @@ async def purge(store: Store, clock: Clock, owner: str, id_: str) -> bool:
             if turn.id in needed or (turn.conversation != id_ and turn.is_stored):
                 needed.add(turn.parent)
         own = [turn for turn in page if turn.conversation == id_]
-        await _leave_to_forks(store, owner, [turn.id for turn in own if turn.id in needed])
+        await _leave_to_forks(store, owner, [turn.id for turn in own if turn.id in needed], now=clock.now())
         await remove_turns(store, owner, [turn.id for turn in own if turn.id not in needed], now=clock.now())
         after = page[-1].sort
     while found := await store.query(STATE, owner, Query(kind="feedback", group=id_, limit=_BATCH)):
@@ -117,7 +117,7 @@ async def purge(store: Store, clock: Clock, owner: str, id_: str) -> bool:
     return True
 
 
-async def _leave_to_forks(store: Store, owner: str, ids: list[str]) -> None:
+async def _leave_to_forks(store: Store, owner: str, ids: list[str], *, now: float) -> None:
     """Turns of a conversation that is purged, on which forks are built: no longer its part, no longer responses."""
 
     def leave(body: Document | None) -> Document:
@@ -128,7 +128,7 @@ async def _leave_to_forks(store: Store, owner: str, ids: list[str]) -> None:
 
     async def change(id_: str) -> None:
         with suppress(NotFound):
-            await mutate(store, STATE, owner, [], [Change(id_, leave)])
+            await mutate(store, STATE, owner, [Upsert(tombstone(id_, "turn", now))], [Change(id_, leave)])
 
     await asyncio.gather(*(store.erase(EVENTS, id_) for id_ in ids))
     await asyncio.gather(*map(change, ids))

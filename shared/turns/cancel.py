@@ -86,11 +86,13 @@ async def delete_turn(app: App, owner: str, response_id: str) -> None:
     # Events first: while the record is there, a delete that was cut off can be sent again.
     await scrub(app.store, response_id)
     await leave_tombstone(app.store, owner, f"feedback_{record.token}", "feedback", app.clock.now())
-    if record.conversation is not None or await _has_children(app, owner, record):
+    gone = Upsert(tombstone(record.id, "turn", app.clock.now()))
+    if record.conversation is not None:
         await mutate(app.store, STATE, owner, [], [Change(response_id, _hide)])
+    elif await _has_children(app, owner, record):
+        await mutate(app.store, STATE, owner, [gone], [Change(response_id, _hide)])
     else:
         with suppress(Missing):  # deleted by another request meanwhile: gone is gone
-            gone = Upsert(tombstone(record.id, "turn", app.clock.now()))
             await app.store.batch(STATE, owner, [removal_of(record), gone])
 
 

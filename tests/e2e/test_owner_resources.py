@@ -201,6 +201,25 @@ async def test_feedback_goes_with_its_response(tmp_path: Path, is_in_conversatio
     assert (gone.status_code, listed) == (404, [])
 
 
+async def test_the_changes_tell_of_deleted_responses_that_others_are_built_on(tmp_path: Path) -> None:
+    """Deleted one by one, or with their conversation: what is kept of them is for their forks alone."""
+    async with service(tmp_path, COMPANION_UNDO_DAYS="0") as here, here.client() as ann:
+        conv = await conversation(ann)
+        first = await ask(ann, "About plums.", conversation=conv)
+        fork = await ask(ann, "About zebras.", previous_response_id=first["id"])
+        last = await ask(ann, "And more of it.", previous_response_id=fork["id"])
+        await ann.delete(f"/v1/responses/{fork['id']}")
+        await ann.delete(f"/v1/conversations/{conv}")
+        await here.run_jobs()
+        changes = (await ann.get("/v1/changes", params={"limit": 100})).json()["data"]
+        history = await ask(ann, "What did I say?", previous_response_id=last["id"])
+
+    gone = {each["id"] for each in changes if each["object"] == "deletion"}
+    assert gone == {conv, first["id"], fork["id"]}
+    assert {each["id"] for each in changes if each["object"] == "conversation.turn"} == {last["id"]}
+    assert history["status"] == "completed"
+
+
 async def test_a_temporary_conversation_is_in_no_list_search_or_change(tmp_path: Path) -> None:
     clock = ManualClock()
     async with service(tmp_path, clock=clock) as here, here.client() as ann:
