@@ -22,6 +22,8 @@ from shared.turns.follow import follow_live, get_turn
 from shared.turns.prepare import TurnRequest
 from shared.turns.recovery import GRACE_SECONDS, recover
 from shared.turns.takeover import run_queued
+from shared.usage import limits
+from shared.usage.records import UsageRecord
 from shared.wire.responses import CreateResponse, refuse_unsupported
 from tests.unit.turns.asking import CALLER, ask, begin, events, text_of
 from tests.unit.turns.conftest import MakeApp
@@ -119,6 +121,20 @@ async def test_a_queued_turn_can_be_cancelled_and_frees_its_place(make_app: Make
     assert cancelled.status == "cancelled"
     assert second.id in run
     assert (await get_turn(app, "ada", first.id)).record.status == "cancelled"
+
+
+async def test_a_turn_that_is_cancelled_in_the_queue_costs_nothing(make_app: MakeApp) -> None:
+    app = make_app(OfflineModel(word_delay=0.0), COMPANION_PRICES='{"*": {"input": 1, "output": 2}}')
+    turn = await send(app, "ada", "a question that no model was asked")
+    cancelled = await cancel_turn(app, "ada", turn.id)
+    await app.live.drain(1.0)
+    usage = await app.store.read(STATE, "ada", cancelled.usage_id)
+
+    assert cancelled.cost == 0
+    assert cancelled.usage is not None
+    assert cancelled.usage["total_tokens"] == 0
+    assert usage is not None
+    assert limits.totals(UsageRecord.model_validate(usage.body)).cost == 0
 
 
 async def test_a_lost_message_is_found_again(make_app: MakeApp) -> None:
