@@ -55,11 +55,11 @@ async def make_title(app: App, owner: str, turn: TurnRecord) -> None:
     )
     spent = Spent(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost=cost)
     now = app.clock.now()
-    changes = [
-        Change(turn.conversation, _titled(title)),
-        meter.charge(now, TITLE_MODEL, spent),
-    ]
-    await mutate(app.store, STATE, owner, [], changes)
+    charge = meter.charge(now, TITLE_MODEL, spent)
+    try:
+        await mutate(app.store, STATE, owner, [], [Change(turn.conversation, _titled(title)), charge])
+    except _Gone:  # the model was asked all the same
+        await mutate(app.store, STATE, owner, [], [charge])
 
 
 class _Gone(Exception):
@@ -70,8 +70,6 @@ async def title_quietly(app: App, owner: str, turn: TurnRecord) -> None:
     """`make_title` for a task that nobody awaits."""
     try:
         await make_title(app, owner, turn)
-    except _Gone:
-        pass
     except AssistantError as error:
         log.info("title.failed", extra={"conversation": turn.conversation, "code": error.code})
 
