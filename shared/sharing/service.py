@@ -59,6 +59,11 @@ async def create_share(app: App, owner: str, conversation: str) -> ShareRecord:
         record = await get_share(app, owner, id_)
     with suppress(AlreadyExists):
         await app.store.batch(DIRECTORY, id_, [Create(ShareEntry(id=id_, owner=owner).document())])
+    try:
+        await get_conversation(app, owner, conversation)
+    except NotFound:  # deleted or erased meanwhile, with the links that were there by then
+        await _revoke(app, owner, id_)
+        raise
     return record
 
 
@@ -100,6 +105,10 @@ async def list_shares(
 async def revoke_share(app: App, owner: str, id_: str) -> None:
     """From now on the link shows nothing. Raises `NotFound`."""
     await get_share(app, owner, id_)
+    await _revoke(app, owner, id_)
+
+
+async def _revoke(app: App, owner: str, id_: str) -> None:
     with suppress(Missing):  # an earlier try came so far
         await app.store.batch(DIRECTORY, id_, [Delete(id_)])
     await app.blobs.delete(owner, id_)

@@ -134,6 +134,29 @@ async def test_a_link_shows_what_was_said_and_nothing_else_until_it_is_revoked(t
     assert revoked.status_code == 404
 
 
+async def test_a_conversation_that_is_deleted_while_a_link_to_it_is_made_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as here, here.client() as ann, here.client(None) as anybody:
+        conv = await conversation(ann)
+        await ask(ann, "Hello there.", conversation=conv)
+        put, made = here.app.blobs.put, list[str]()
+
+        async def put_late(owner: str, name: str, data: bytes, *, content_type: str) -> None:
+            made.append(name)
+            await ann.delete(f"/v1/conversations/{conv}")
+            await put(owner, name, data, content_type=content_type)
+
+        monkeypatch.setattr(here.app.blobs, "put", put_late)  # the one place to come in between
+        share = await ann.post("/v1/shares", json={"conversation": conv})
+        shown = await anybody.get(f"/v1/shared/{made[0]}")
+        links = (await ann.get("/v1/shares")).json()["data"]
+        left = await here.app.blobs.get("ann", made[0])
+
+    assert (share.status_code, shown.status_code) == (404, 404)
+    assert (links, left) == ([], None)
+
+
 async def test_a_link_cannot_be_guessed_from_its_owner_and_a_weak_idempotency_key(tmp_path: Path) -> None:
     ids: list[str] = []
     for place in ("one", "two"):
