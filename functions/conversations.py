@@ -106,7 +106,7 @@ async def list_conversations(request: Request, call: Call) -> Response:
     """
     limit, order, owner = limit_param(request), order_param(request), call.principal.owner
     after = request.query_params.get("after")
-    sort = (await service.get_conversation(call.app, owner, after)).record.sort if after else None
+    sort = (await service.get_conversation(call.app, owner, after, param="after")).record.sort if after else None
     query = request.query_params.get("query", "").strip()
     filters = _filters(request, is_search=bool(query))
     if query:

@@ -20,7 +20,7 @@ def completion_id(turn: TurnRecord) -> str:
     return PREFIX + turn.token
 
 
-async def get_chat(store: Store, owner: str, id_: str) -> FoundTurn:
+async def get_chat(store: Store, owner: str, id_: str, *, param: str = "completion_id") -> FoundTurn:
     """A stored completion by its `chatcmpl-…` id.
 
     Raises:
@@ -28,7 +28,7 @@ async def get_chat(store: Store, owner: str, id_: str) -> FoundTurn:
     """
     found = await find_turn(store, owner, _record_id(id_)) if id_.startswith(PREFIX) else None
     if found is None or not _is_shown(found.record):
-        raise _no_chat(id_)
+        raise _no_chat(id_, param)
     return found
 
 
@@ -52,7 +52,7 @@ async def list_chats(
     Raises:
         NotFound: `after` is no stored completion.
     """
-    place = (await get_chat(store, owner, after)).record.sort if after else None
+    place = (await get_chat(store, owner, after, param="after")).record.sort if after else None
     records: list[TurnRecord] = []
     while len(records) <= limit:
         page = await turns(store, owner, CHATS, after=place, order=order, limit=limit + 1)
@@ -111,5 +111,5 @@ def _record_id(id_: str) -> str:
     return f"resp_{id_.removeprefix(PREFIX)}"
 
 
-def _no_chat(id_: str) -> NotFound:
-    return NotFound(f"Chat completion with id {id_!r} not found.", param="completion_id")
+def _no_chat(id_: str, param: str = "completion_id") -> NotFound:
+    return NotFound(f"Chat completion with id {id_!r} not found.", param=param)

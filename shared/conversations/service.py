@@ -59,7 +59,7 @@ class Sent:
 UNNAMED = Sent()
 
 
-async def get_conversation(app: App, owner: str, id_: str) -> FoundConversation:
+async def get_conversation(app: App, owner: str, id_: str, *, param: str = "conversation_id") -> FoundConversation:
     """A conversation's header.
 
     Raises:
@@ -67,7 +67,7 @@ async def get_conversation(app: App, owner: str, id_: str) -> FoundConversation:
     """
     found = await find_conversation(app.store, owner, id_)
     if found is None:
-        raise NotFound(f"Conversation with id {id_!r} not found.", param="conversation_id")
+        raise NotFound(f"Conversation with id {id_!r} not found.", param=param)
     return found
 
 
@@ -226,7 +226,9 @@ async def remove_item(app: App, owner: str, id_: str, item_id: str) -> Conversat
     return ConversationRecord.model_validate(stored[1].body)
 
 
-async def get_item(app: App, owner: str, header: ConversationRecord, item_id: str) -> tuple[TurnRecord, Json]:
+async def get_item(
+    app: App, owner: str, header: ConversationRecord, item_id: str, *, param: str = "item_id"
+) -> tuple[TurnRecord, Json]:
     """An item of the conversation and the turn it belongs to; a point read where its id names the turn.
 
     Raises:
@@ -247,7 +249,7 @@ async def get_item(app: App, owner: str, header: ConversationRecord, item_id: st
         seen += 1
         if seen >= LOOK_BACK:
             break
-    raise _no_item(item_id)
+    raise _no_item(item_id, param)
 
 
 async def list_items(
@@ -264,9 +266,9 @@ async def list_items(
     header = (await get_conversation(app, owner, id_)).record
     if header.head is None:
         if after is not None:
-            raise _no_item(after)
+            raise _no_item(after, "after")
         return [], False
-    start = (await get_item(app, owner, header, after))[0] if after is not None else None
+    start = (await get_item(app, owner, header, after, param="after"))[0] if after is not None else None
     walk = _newest_first(app, owner, header, start) if order == "desc" else _oldest_first(app, owner, header, start)
     page: list[Json] = []
     is_behind = after is None
@@ -318,8 +320,8 @@ def _item_of(turn: TurnRecord, item_id: str) -> Json | None:
     return next((item for item in _shown(turn) if item["id"] == item_id), None)
 
 
-def _no_item(item_id: str) -> NotFound:
-    return NotFound(f"Item with id {item_id!r} not found.", param="item_id")
+def _no_item(item_id: str, param: str = "item_id") -> NotFound:
+    return NotFound(f"Item with id {item_id!r} not found.", param=param)
 
 
 async def _check_project(app: App, owner: str, id_: str) -> None:

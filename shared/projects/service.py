@@ -32,11 +32,11 @@ async def create_project(
     return record
 
 
-async def get_project(app: App, owner: str, id_: str) -> ProjectRecord:
+async def get_project(app: App, owner: str, id_: str, *, param: str = "project_id") -> ProjectRecord:
     """Raises `NotFound`: there is none, or it is somebody else's."""
     stored = await app.store.read(STATE, owner, id_)
     if stored is None or stored.body.get("kind") != "project":
-        raise NotFound(f"Project with id {id_!r} not found.", param="project_id")
+        raise NotFound(f"Project with id {id_!r} not found.", param=param)
     return ProjectRecord.model_validate(stored.body)
 
 
@@ -44,7 +44,7 @@ async def list_projects(
     app: App, owner: str, *, after: str | None, limit: int, order: Literal["asc", "desc"]
 ) -> tuple[list[ProjectRecord], bool]:
     """By time of creation; `after` is a project's id."""
-    sort = (await get_project(app, owner, after)).sort if after else None
+    sort = (await get_project(app, owner, after, param="after")).sort if after else None
     query = Query(kind="project", after=sort, order=order, limit=limit + 1)
     found = [ProjectRecord.model_validate(each.body) for each in await app.store.query(STATE, owner, query)]
     return found[:limit], len(found) > limit
@@ -73,7 +73,7 @@ async def give_feedback(
     app: App, owner: str, response: str, *, rating: Literal["up", "down"], reasons: list[str], comment: str | None
 ) -> FeedbackRecord:
     """Say what one thinks of a response; again: instead of the last time. Raises `NotFound`: no such response."""
-    turn = (await get_turn(app, owner, response)).record
+    turn = (await get_turn(app, owner, response, param="response")).record
     now = app.clock.now()
     record = FeedbackRecord(
         id=f"feedback_{turn.token}",
@@ -90,11 +90,11 @@ async def give_feedback(
     return record
 
 
-async def get_feedback(app: App, owner: str, id_: str) -> FeedbackRecord:
+async def get_feedback(app: App, owner: str, id_: str, *, param: str = "feedback_id") -> FeedbackRecord:
     """Raises `NotFound`."""
     stored = await app.store.read(STATE, owner, id_)
     if stored is None or stored.body.get("kind") != "feedback":
-        raise NotFound(f"Feedback with id {id_!r} not found.", param="feedback_id")
+        raise NotFound(f"Feedback with id {id_!r} not found.", param=param)
     return FeedbackRecord.model_validate(stored.body)
 
 
@@ -102,7 +102,7 @@ async def list_feedback(
     app: App, owner: str, *, after: str | None, limit: int, order: Literal["asc", "desc"]
 ) -> tuple[list[FeedbackRecord], bool]:
     """By time; `after` is an id."""
-    sort = (await get_feedback(app, owner, after)).sort if after else None
+    sort = (await get_feedback(app, owner, after, param="after")).sort if after else None
     query = Query(kind="feedback", after=sort, order=order, limit=limit + 1)
     found = [FeedbackRecord.model_validate(each.body) for each in await app.store.query(STATE, owner, query)]
     return found[:limit], len(found) > limit

@@ -29,7 +29,7 @@ async def create_share(app: App, owner: str, conversation: str) -> ShareRecord:
         NotFound: there is no such conversation.
         InvalidRequest: it is temporary, empty, or too long.
     """
-    header = (await get_conversation(app, owner, conversation)).record
+    header = (await get_conversation(app, owner, conversation, param="conversation")).record
     if header.is_temporary:
         raise InvalidRequest("A temporary conversation cannot be shared.", param="conversation")
     said = [shown for item in await _items(app, owner, conversation) if (shown := _shown(item))]
@@ -60,7 +60,7 @@ async def create_share(app: App, owner: str, conversation: str) -> ShareRecord:
     with suppress(AlreadyExists):
         await app.store.batch(DIRECTORY, id_, [Create(ShareEntry(id=id_, owner=owner).document())])
     try:
-        await get_conversation(app, owner, conversation)
+        await get_conversation(app, owner, conversation, param="conversation")
     except NotFound:  # deleted or erased meanwhile, with the links that were there by then
         await _revoke(app, owner, id_)
         raise
@@ -78,11 +78,11 @@ async def read_shared(app: App, id_: str) -> Json:
     return orjson.loads(blob[0])
 
 
-async def get_share(app: App, owner: str, id_: str) -> ShareRecord:
+async def get_share(app: App, owner: str, id_: str, *, param: str = "share_id") -> ShareRecord:
     """Raises `NotFound`."""
     stored = await app.store.read(STATE, owner, id_)
     if stored is None or stored.body.get("kind") != "share":
-        raise NotFound(f"Share with id {id_!r} not found.", param="share_id")
+        raise NotFound(f"Share with id {id_!r} not found.", param=param)
     return ShareRecord.model_validate(stored.body)
 
 
@@ -96,7 +96,7 @@ async def list_shares(
     conversation: str | None = None,
 ) -> tuple[list[ShareRecord], bool]:
     """By time; `after` is an id."""
-    sort = (await get_share(app, owner, after)).sort if after else None
+    sort = (await get_share(app, owner, after, param="after")).sort if after else None
     query = Query(kind="share", group=conversation, after=sort, order=order, limit=limit + 1)
     found = [ShareRecord.model_validate(each.body) for each in await app.store.query(STATE, owner, query)]
     return found[:limit], len(found) > limit

@@ -28,7 +28,7 @@ RECENT_SECONDS = 60.0
 """How long after a turn's end its journal may still be on the way."""
 
 
-async def get_turn(app: App, owner: str, response_id: str) -> FoundTurn:
+async def get_turn(app: App, owner: str, response_id: str, *, param: str = "response_id") -> FoundTurn:
     """A stored response.
 
     Raises:
@@ -36,7 +36,7 @@ async def get_turn(app: App, owner: str, response_id: str) -> FoundTurn:
     """
     found = await find_fresh_turn(app, owner, response_id)
     if found is None or not found.record.is_response:
-        raise NotFound(f"Response with id {response_id!r} not found.", param="response_id")
+        raise NotFound(f"Response with id {response_id!r} not found.", param=param)
     return found
 
 

@@ -157,6 +157,29 @@ async def test_a_conversation_that_is_deleted_while_a_link_to_it_is_made_is_not_
     assert (links, left) == ([], None)
 
 
+async def test_what_is_not_found_is_named_as_it_was_sent(tmp_path: Path) -> None:
+    async with service(tmp_path) as here, here.client() as ann:
+        share = await ann.post("/v1/shares", json={"conversation": "conv_nothing"})
+        feedback = await ann.post("/v1/feedback", json={"response": "resp_nothing", "rating": "up"})
+
+    assert (share.status_code, share.json()["error"]["param"]) == (404, "conversation")
+    assert (feedback.status_code, feedback.json()["error"]["param"]) == (404, "response")
+
+
+async def test_a_cursor_that_is_unknown_is_named_as_the_parameter_at_fault(tmp_path: Path) -> None:
+    async with service(tmp_path) as here, here.client() as ann:
+        conv = await conversation(ann)
+        turn = await ask(ann, "Hello there.", conversation=conv)
+        empty = await conversation(ann)
+        lists = ["conversations", "projects", "feedback", "shares", "chat/completions"]
+        lists += [f"conversations/{id_}/{name}" for id_ in (conv, empty) for name in ("items", "turns")]
+        lists += [f"responses/{turn['id']}/input_items"]
+        answers = [await ann.get(f"/v1/{name}", params={"after": "nothing"}) for name in lists]
+
+    assert {each.status_code for each in answers} == {404}
+    assert [each.json()["error"]["param"] for each in answers] == ["after"] * len(lists)
+
+
 async def test_a_link_cannot_be_guessed_from_its_owner_and_a_weak_idempotency_key(tmp_path: Path) -> None:
     ids: list[str] = []
     for place in ("one", "two"):
