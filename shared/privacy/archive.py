@@ -12,7 +12,7 @@ digits each, derived from the importing owner and the old id, so that the same i
 import io
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import orjson
@@ -55,10 +55,10 @@ _OPTIONS = orjson.OPT_SORT_KEYS
 # writing
 
 
-def write_archive(records: Iterable[Json], blobs: Iterable[Blob], *, now: float) -> bytes:
+def write_archive(records: Sequence[Json], blobs: Iterable[Blob], *, now: float) -> bytes:
     """The zip of these documents, which may be of any kind and in any order."""
     kinds: dict[str, list[Json]] = {}
-    for record in records:
+    for record in _less_deleted(records):
         kind = KINDS.get(str(record.get("kind")))
         if kind is not None and kind.is_exported and _is_exported(record):
             shown = {key: value for key, value in record.items() if key not in kind.left_out}
@@ -77,6 +77,26 @@ def write_archive(records: Iterable[Json], blobs: Iterable[Blob], *, now: float)
             _add(archive, f"blobs/{number}", data)
         _add(archive, "blobs/index.json", orjson.dumps(index, option=_OPTIONS))
     return buffer.getvalue()
+
+
+def _less_deleted(records: Sequence[Json]) -> Iterator[Json]:
+    """Without what belongs to deleted conversations, as if they were purged: forks keep what they go on from."""
+    hidden = {record["id"] for record in records if record.get("kind") == "conversation.deleted"}
+    theirs: dict[str | None, Json] = {
+        record["id"]: record for record in records if hidden and record.get("conversation") in hidden
+    }
+    needed = set[str | None]()
+    for record in records:
+        parent: str | None = record.get("parent") if record["id"] not in theirs else None
+        while parent in theirs and parent not in needed:
+            needed.add(parent)
+            parent = theirs[parent].get("parent")
+    for record in records:
+        if record["id"] in needed:
+            kept = {key: value for key, value in record.items() if key != "conversation"}
+            yield {**kept, "is_stored": False}
+        elif record["id"] not in theirs and not (record.get("kind") == "feedback" and record.get("group") in hidden):
+            yield record
 
 
 def _is_exported(record: Json) -> bool:

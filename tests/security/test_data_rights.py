@@ -299,6 +299,34 @@ async def test_conversations_of_other_assistants_are_imported_once(
     assert len(turns) == (3 if file is CHATGPT else 2)
 
 
+async def test_an_export_leaves_out_what_was_said_in_deleted_conversations(tmp_path: Path) -> None:
+    """Also while they could be restored; what a fork goes on from is its history, and stays so after an import."""
+    async with service(tmp_path) as here, here.client() as ann:
+        conv = await conversation(ann)
+        first = await ask(ann, "About plums.", conversation=conv)
+        second = await ask(ann, "A secret about zebras.", conversation=conv)
+        await ann.post("/v1/feedback", json={"response": second["id"], "rating": "up", "comment": "zebras!"})
+        await ask(ann, "About figs.", previous_response_id=first["id"])
+        await ann.delete(f"/v1/conversations/{conv}")
+        data = await exported(here, ANN)
+        await run(here, BOB, "import", content=data)
+        again = await exported(here, BOB)
+
+    assert "zebras" not in text_of(data)
+    for archive in (data, again):
+        turns = [
+            orjson.loads(line) for line in zipfile.ZipFile(io.BytesIO(archive)).read("records/turn.jsonl").splitlines()
+        ]
+        assert [turn["is_stored"] for turn in turns] == [False, True]
+        assert turns[1]["parent"] == turns[0]["id"]
+        assert "conversation" not in turns[0]
+
+
+def text_of(archive: bytes) -> str:
+    opened = zipfile.ZipFile(io.BytesIO(archive))
+    return "".join(opened.read(name).decode() for name in opened.namelist())
+
+
 async def test_what_was_imported_with_an_impossible_date_can_be_exported_and_imported(tmp_path: Path) -> None:
     file = [{**CLAUDE[0], "created_at": "1969-12-31T00:00:00Z", "updated_at": "9999-12-31T00:00:00Z"}]
     async with service(tmp_path) as here, here.client(BOB) as bob:
