@@ -1,6 +1,8 @@
 """A conversation's title: made once, after its first answer, off the answer's path."""
 
 import logging
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from shared.app import App
@@ -59,11 +61,23 @@ async def make_title(app: App, owner: str, turn: TurnRecord) -> None:
     try:
         await mutate(app.store, STATE, owner, [], [Change(turn.conversation, _titled(title)), charge])
     except _Gone:  # the model was asked all the same
-        await mutate(app.store, STATE, owner, [], [charge])
+        with suppress(_Gone):
+            await mutate(app.store, STATE, owner, [], [Change(charge.id, _unless_erased(charge))])
 
 
 class _Gone(Exception):
-    """The conversation was deleted, or has a title."""
+    """The conversation was deleted, or has a title; or its owner was erased."""
+
+
+def _unless_erased(charge: Change) -> Callable[[Document | None], Document]:
+    """Of a month that was erased nothing is left, or bare sums until it ends: written anew, they would stay."""
+
+    def apply(body: Document | None) -> Document:
+        if body is None or "ttl" in body:
+            raise _Gone
+        return charge.apply(body)
+
+    return apply
 
 
 async def title_quietly(app: App, owner: str, turn: TurnRecord) -> None:

@@ -5,6 +5,7 @@ import pytest
 from shared.app import App
 from shared.conversations.service import delete_conversation, update_conversation
 from shared.models.offline import OfflineModel
+from shared.privacy.service import erase_once
 from shared.storage.base import STATE
 from shared.turns.title import make_title
 from shared.usage import limits
@@ -36,3 +37,24 @@ async def test_a_title_that_comes_too_late_is_paid_all_the_same(make_app: MakeAp
     await make_title(app, CALLER.owner, turn)
 
     assert await cost(app) > before
+
+
+async def test_a_title_that_comes_after_an_erasure_leaves_nothing(make_app: MakeApp) -> None:
+    """Of a month that was erased bare sums are kept until it ends; as they were, or they would stay for ever."""
+    app = make_app(OfflineModel(word_delay=0.0), COMPANION_PRICES=PRICES)
+    turn = await ask(app, "hello", conversation=await conversation(app))
+    while await erase_once(app, CALLER.owner, nobody):
+        pass
+    bare = [stored.body for stored in await app.store.scan(STATE, CALLER.owner)]
+    await make_title(app, CALLER.owner, turn)
+    after = [stored.body for stored in await app.store.scan(STATE, CALLER.owner)]
+    await app.store.erase(STATE, CALLER.owner)
+    await make_title(app, CALLER.owner, turn)
+
+    assert [body["kind"] for body in bare] == ["usage"]
+    assert after == bare
+    assert await app.store.scan(STATE, CALLER.owner) == []
+
+
+async def nobody(_: dict[str, int]) -> None:
+    """Is told what an erasure found."""
