@@ -10,7 +10,7 @@ a model. Input is the list of Responses-protocol items the model is to see; outp
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 type Json = dict[str, Any]
 
@@ -181,25 +181,32 @@ _MOST_TOKENS = 1_000_000_000
 """No call takes as many: whatever says more has not counted."""
 
 
-def counted(given: Any, made: Any, *, cached: Any, cache_write: Any, reasoning: Any) -> Usage | None:
-    """Tokens as a server counts them. None where it does not: then they are estimated, neither free nor a credit.
+def counted(usage: Any, *, given: str, made: str) -> Usage | None:
+    """Tokens as a server counts them, by its words for what it was given and what it made.
 
-    Details may be missing; more cannot have come from the cache than was given, or it would lower the price below 0.
+    None where it does not: then they are estimated, neither free nor a credit. Details may be missing; more cannot have
+    come from the cache than was given, or it would lower the price below 0.
     """
-    input_tokens, output_tokens = _count(given), _count(made)
+    counts = _object(usage)
+    input_tokens, output_tokens = _count(counts.get(f"{given}_tokens")), _count(counts.get(f"{made}_tokens"))
     if input_tokens is None or output_tokens is None:
         return None
+    of_given, of_made = _object(counts.get(f"{given}_tokens_details")), _object(counts.get(f"{made}_tokens_details"))
     return Usage(
         input_tokens=input_tokens,
-        cached_tokens=min(_count(cached) or 0, input_tokens),
-        cache_write_tokens=_count(cache_write) or 0,
+        cached_tokens=min(_count(of_given.get("cached_tokens")) or 0, input_tokens),
+        cache_write_tokens=_count(of_given.get("cache_write_tokens")) or 0,
         output_tokens=output_tokens,
-        reasoning_tokens=_count(reasoning) or 0,
+        reasoning_tokens=_count(of_made.get("reasoning_tokens")) or 0,
     )
 
 
+def _object(said: Any) -> Json:
+    return cast(Json, said) if isinstance(said, dict) else {}
+
+
 def _count(said: Any) -> int | None:
-    return int(said) if isinstance(said, int | float) and 0 <= said <= _MOST_TOKENS else None
+    return int(said) if type(said) in (int, float) and 0 <= said <= _MOST_TOKENS else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

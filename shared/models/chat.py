@@ -599,14 +599,6 @@ class ChatReader:
 _INCOMPLETE: dict[str, Any] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
-def chat_usage(usage: Json) -> Usage | None:
+def chat_usage(usage: Any) -> Usage | None:
     """Chat's words for tokens into ours; servers leave out the details or say null."""
-    prompt: Json = usage.get("prompt_tokens_details") or {}
-    completion: Json = usage.get("completion_tokens_details") or {}
-    return counted(
-        usage.get("prompt_tokens"),
-        usage.get("completion_tokens"),
-        cached=prompt.get("cached_tokens"),
-        cache_write=prompt.get("cache_write_tokens"),
-        reasoning=completion.get("reasoning_tokens"),
-    )
+    return counted(usage, given="prompt", made="completion")

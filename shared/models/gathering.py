@@ -5,6 +5,7 @@ from shared.models.base import (
     ModelEvent,
     ReasoningDelta,
     RefusalDelta,
+    SummaryDelta,
     TextDelta,
 )
 
@@ -12,7 +13,10 @@ type Delta = type[TextDelta] | type[RefusalDelta] | type[ArgumentsDelta] | type[
 
 
 class Gathering:
-    """Events since the last `take`. What several tokens of one read of the socket say is said once."""
+    """Events since the last `take`. What several tokens of one read of the socket say is said once.
+
+    Raises `TypeError` where the server's words are no text: further on nobody would know whose fault that is.
+    """
 
     __slots__ = ("_delta", "_events", "_key", "_pieces")
 
@@ -23,9 +27,7 @@ class Gathering:
         self._pieces: list[str] = []
 
     def delta(self, delta: Delta, key: int, text: str) -> None:
-        """Raises `TypeError`: the server's words are no text. Further on nobody would know whose fault that is."""
-        if type(text) is not str:
-            raise TypeError(type(text))
+        _check(text)
         if self._pieces and (self._key != key or self._delta is not delta):
             self._settle()
         self._delta = delta
@@ -33,6 +35,8 @@ class Gathering:
         self._pieces.append(text)
 
     def add(self, event: ModelEvent) -> None:
+        if isinstance(event, TextDelta | RefusalDelta | ArgumentsDelta | ReasoningDelta | SummaryDelta):
+            _check(event.text)
         if self._pieces:
             self._settle()
         self._events.append(event)
@@ -48,3 +52,8 @@ class Gathering:
         text = pieces[0] if len(pieces) == 1 else "".join(pieces)
         self._events.append(self._delta(self._key, text))
         pieces.clear()
+
+
+def _check(text: object) -> None:
+    if type(text) is not str:
+        raise TypeError(type(text))

@@ -228,7 +228,7 @@ class ResponsesReader:
         """Type of each item that is being built."""
         self._streamed: set[int] = set()
         """Items of which deltas were seen: what others hold comes with their end."""
-        self._final: Json | None = None
+        self._final: Finished | None = None
 
     @property
     def is_over(self) -> bool:
@@ -256,7 +256,7 @@ class ResponsesReader:
             case "response.output_text.annotation.added":
                 self.gathering.add(AnnotationAdded(event["output_index"], event["annotation"]))
             case "response.completed" | "response.incomplete":
-                self._final = event["response"]
+                self._final = _finished(event["response"])
             case "response.failed":
                 raise _failure(event["response"])
             case _:
@@ -270,25 +270,12 @@ class ResponsesReader:
         Raises:
             UpstreamError: it ended without its last event.
         """
-        final = self._final
-        if final is None:
+        if self._final is None:
             raise UpstreamError(CUT, code="upstream_cut")
-        incomplete: Any = None
-        if final.get("status") == "incomplete":
-            details: Json = final.get("incomplete_details") or {}
-            incomplete = "content_filter" if details.get("reason") == "content_filter" else "max_output_tokens"
-        else:
+        if self._final.incomplete is None:
             for key in list(self._open):
                 self._close(key)
-        usage: Json | None = final.get("usage")
-        self.gathering.add(
-            Finished(
-                usage=responses_usage(usage) if usage else None,
-                incomplete=incomplete,
-                model=final.get("model") or "",
-                service_tier=final.get("service_tier"),
-            )
-        )
+        self.gathering.add(self._final)
 
     def _delta(self, event: Json, delta: Delta) -> None:
         key: int = event["output_index"]
@@ -355,19 +342,24 @@ _IMPLIED: dict[Delta, str] = {TextDelta: "message", RefusalDelta: "message", Rea
 """What a delta belongs to whose item was not announced."""
 
 
+def _finished(response: Json) -> Finished:
+    incomplete: Any = None
+    if response.get("status") == "incomplete":
+        details: Json = response.get("incomplete_details") or {}
+        incomplete = "content_filter" if details.get("reason") == "content_filter" else "max_output_tokens"
+    return Finished(
+        usage=responses_usage(response.get("usage")),
+        incomplete=incomplete,
+        model=response.get("model") or "",
+        service_tier=response.get("service_tier"),
+    )
+
+
 def _failure(response: Json) -> AssistantError:
     error: Json = response.get("error") or {}
     return payload_error({"error": error or {"message": "failed"}}) or UpstreamError(CUT)
 
 
-def responses_usage(usage: Json) -> Usage | None:
+def responses_usage(usage: Any) -> Usage | None:
     """The upstream's count of tokens; some servers leave out the details."""
-    given: Json = usage.get("input_tokens_details") or {}
-    made: Json = usage.get("output_tokens_details") or {}
-    return counted(
-        usage.get("input_tokens"),
-        usage.get("output_tokens"),
-        cached=given.get("cached_tokens"),
-        cache_write=given.get("cache_write_tokens"),
-        reasoning=made.get("reasoning_tokens"),
-    )
+    return counted(usage, given="input", made="output")

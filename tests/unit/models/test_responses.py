@@ -274,6 +274,15 @@ COMPLETED: Json = {"type": "response.completed", "response": {"status": "complet
 OVER = Finished(usage=None, model="m-1")
 
 
+NO_TEXT: list[Json] = [
+    {"type": "response.reasoning_summary_text.delta", "output_index": 0, "summary_index": 0, "delta": 5},
+    {"type": "response.output_text.delta", "output_index": 0, "delta": ["a"], "logprobs": [{}]},
+    done(0, type="message", content=[{"type": "output_text", "text": ["a"]}]),
+    done(0, type="message", content=[{"type": "refusal", "refusal": None}]),
+    done(0, type="function_call", name="f", call_id="c", arguments={"a": 1}),
+]
+
+
 class TestReader:
     def test_tokens_of_one_read_are_one_delta(self) -> None:
         events = read(
@@ -409,6 +418,28 @@ class TestReader:
     def test_an_end_without_a_last_event_is_an_error(self) -> None:
         with pytest.raises(UpstreamError):
             read(text(0, "a"))
+
+    @pytest.mark.parametrize("event", NO_TEXT)
+    def test_words_that_are_no_text_are_refused_where_they_are_read(self, event: Json) -> None:
+        with pytest.raises(TypeError):
+            ResponsesReader().feed([orjson.dumps(event)])
+
+    @pytest.mark.parametrize("usage", ["12", [1], 5, {"input_tokens": True, "output_tokens": 2}])
+    def test_a_count_of_tokens_in_any_other_shape_is_none(self, usage: Any) -> None:
+        events = read({"type": "response.completed", "response": {"status": "completed", "usage": usage}})
+
+        assert events == [Finished(usage=None)]
+
+    @pytest.mark.parametrize("response", [5, None, {"status": "incomplete", "incomplete_details": "x"}])
+    def test_an_end_that_cannot_be_read_is_refused_where_it_is_read(self, response: Any) -> None:
+        with pytest.raises(AttributeError):
+            ResponsesReader().feed([orjson.dumps({"type": "response.completed", "response": response})])
+
+    def test_details_of_a_count_that_are_none_are_passed_over(self) -> None:
+        usage = {"input_tokens": 1, "output_tokens": 2, "input_tokens_details": [1], "output_tokens_details": "x"}
+        events = read({"type": "response.completed", "response": {"status": "completed", "usage": usage}})
+
+        assert events == [Finished(usage=Usage(input_tokens=1, output_tokens=2))]
 
 
 def test_how_long_prompts_stay_cached_is_for_openai_alone() -> None:
