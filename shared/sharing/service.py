@@ -61,8 +61,8 @@ async def create_share(app: App, owner: str, conversation: str) -> ShareRecord:
         await app.store.batch(DIRECTORY, id_, [Create(ShareEntry(id=id_, owner=owner).document())])
     try:
         await get_conversation(app, owner, conversation, param="conversation")
-    except NotFound:  # deleted or erased meanwhile, with the links that were there by then
-        await _revoke(app, owner, id_)
+    except NotFound:
+        await _withdraw(app, owner, record)
         raise
     return record
 
@@ -105,14 +105,28 @@ async def list_shares(
 async def revoke_share(app: App, owner: str, id_: str) -> None:
     """From now on the link shows nothing. Raises `NotFound`."""
     await get_share(app, owner, id_)
-    await _revoke(app, owner, id_)
+    await _close(app, owner, id_)
+    await leave_tombstone(app.store, owner, id_, "share", app.clock.now())
 
 
-async def _revoke(app: App, owner: str, id_: str) -> None:
+async def _close(app: App, owner: str, id_: str) -> None:
     with suppress(Missing):  # an earlier try came so far
         await app.store.batch(DIRECTORY, id_, [Delete(id_)])
     await app.blobs.delete(owner, id_)
-    await leave_tombstone(app.store, owner, id_, "share", app.clock.now())
+
+
+async def _withdraw(app: App, owner: str, share: ShareRecord) -> None:
+    """A link whose conversation went while it was made, with the links that were there by then."""
+    read, id_ = app.store.read, share.id
+    entry = await read(DIRECTORY, id_, id_)
+    if entry is not None and entry.body["owner"] != owner:
+        return  # of a guest who signed in: it went along, and leads to the account's
+    await _close(app, owner, id_)
+    if await read(STATE, owner, share.group) or await read(STATE, owner, f"gone_{share.group}"):
+        await leave_tombstone(app.store, owner, id_, "share", app.clock.now())
+    else:  # erased: what told of it would be left of its owner
+        with suppress(Missing):
+            await app.store.batch(STATE, owner, [Delete(id_)])
 
 
 async def revoke_shares_of(app: App, owner: str, conversation: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from shared.clock import ManualClock
 from shared.privacy.service import run_due
+from shared.storage.base import STATE
 from tests.owners import ANN, BOB, ask, conversation, service
 
 
@@ -155,6 +156,26 @@ async def test_a_conversation_that_is_deleted_while_a_link_to_it_is_made_is_not_
 
     assert (share.status_code, shown.status_code) == (404, 404)
     assert (links, left) == ([], None)
+
+
+async def test_an_erasure_while_a_link_is_made_leaves_no_trace_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as here, here.client() as ann:
+        conv = await conversation(ann)
+        await ask(ann, "Hello there.", conversation=conv)
+        put = here.app.blobs.put
+
+        async def put_late(owner: str, name: str, data: bytes, *, content_type: str) -> None:
+            await here.app.store.erase(STATE, owner)
+            await put(owner, name, data, content_type=content_type)
+
+        monkeypatch.setattr(here.app.blobs, "put", put_late)  # the one place to come in between
+        share = await ann.post("/v1/shares", json={"conversation": conv})
+        left = [stored.body for stored in await here.app.store.scan(STATE, "ann")]
+
+    assert share.status_code == 404
+    assert left == []
 
 
 async def test_what_is_not_found_is_named_as_it_was_sent(tmp_path: Path) -> None:

@@ -246,6 +246,31 @@ async def follow(client: httpx.AsyncClient, response: str, events: list[dict[str
                 events.append(orjson.loads(line[6:]))
 
 
+async def test_a_link_that_was_being_made_when_its_guest_signed_in_is_the_accounts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path, **SECRET) as here, here.client(ANN) as ann, here.client(None) as anybody:
+        token = await new_guest(here)
+        async with here.client(token) as guest:
+            conv = await conversation(guest)
+            await ask(guest, "My name is Ada.", conversation=conv)
+            batch = here.app.store.batch
+
+            async def batch_late(container: str, partition: str, operations: Any) -> list[str]:
+                etags = await batch(container, partition, operations)
+                if partition.startswith("share_"):
+                    monkeypatch.undo()
+                    await ann.post("/v1/me/adopt", json={"guest_token": token})
+                return etags
+
+            monkeypatch.setattr(here.app.store, "batch", batch_late)  # the one place to come in between
+            await guest.post("/v1/shares", json={"conversation": conv})
+        links = (await ann.get("/v1/shares")).json()["data"]
+        shown = [(await anybody.get(f"/v1/shared/{link['id']}")).status_code for link in links]
+
+    assert shown == [200]
+
+
 async def test_a_long_history_moves_whole_and_goes_whole(tmp_path: Path) -> None:
     """More records than a page or a batch takes, some of them large."""
     async with service(tmp_path, **SECRET) as here, here.client(ANN) as ann:
