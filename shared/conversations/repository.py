@@ -64,12 +64,14 @@ async def turns_of(
 ) -> list[TurnRecord]:
     """Turns of a conversation, of every branch, by depth. Forks are in its thread, but no part of it."""
     found: list[TurnRecord] = []
+    size = limit
     while len(found) < limit:
-        page = await turns(store, owner, id_, after=after, order=order, limit=limit)
+        page = await turns(store, owner, id_, after=after, order=order, limit=size)
         found += [turn for turn in page if turn.conversation == id_]
-        if len(page) < limit:
+        if len(page) < size:
             break
         after = page[-1].sort
+        size = max(limit, PAGE)  # a first page with forks in it is followed by whole ones
     return found[:limit]
 
 
