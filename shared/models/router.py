@@ -67,8 +67,8 @@ QUIET_AFTER_REFUSAL = 1.0
 LONGEST_QUIET = 60.0
 SHADOWS_AT_A_TIME = 4
 LEFT = "left"
-_EPOCH = date(1970, 1, 1).toordinal()
 """What a try came to that its caller did not wait for."""
+_EPOCH = date(1970, 1, 1).toordinal()
 
 log = logging.getLogger("companion.models")
 
