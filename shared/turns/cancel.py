@@ -54,20 +54,20 @@ async def end_turn(app: App, owner: str, response_id: str) -> TurnRecord:
         if claimed is None:
             continue
         try:
-            return await _end(app, owner, claimed, was_begun=found.record.status != "queued")
+            return await _end(app, owner, claimed)
         except (TurnTaken, Fenced):
             continue  # another host took it meanwhile, or ended it
     raise Conflict(f"Response {response_id!r} is changing hands; try again.", retry_after=1)
 
 
-async def _end(app: App, owner: str, claimed: Claimed, *, was_begun: bool) -> TurnRecord:
+async def _end(app: App, owner: str, claimed: Claimed) -> TurnRecord:
     """Close what is open, commit, show the end to whoever follows. What was never begun has used nothing."""
     run = claimed.run(app, owner)
     outcome = claimed.tail.outcome
     if outcome is None:
         run.close_items()
         tokens = Usage()
-        if was_begun:
+        if claimed.was_begun:
             tokens = estimated_usage(estimate_tokens(claimed.turn.input), run.output.items)
         outcome = {"status": "cancelled", "usage": usage_body(tokens)}
         await run.writer.flush(outcome=outcome)

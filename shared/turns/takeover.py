@@ -11,7 +11,7 @@ from itertools import takewhile
 from shared.app import App
 from shared.conversations.records import TurnRecord
 from shared.conversations.repository import FoundTurn, find_turn
-from shared.models.base import ModelRequest
+from shared.models.base import ModelRequest, Usage
 from shared.storage.base import STATE, Missing, Replace, Stale
 from shared.telemetry import Tally, names
 from shared.telemetry.signals import signals
@@ -47,6 +47,8 @@ class Claimed:
     journal: Journal
     folded: Folded
     tally: Tally
+    was_begun: bool
+    """False: it was taken out of the queue, and no model was asked."""
 
     def run(self, app: App, owner: str) -> Run:
         """Ready to go on; its stream so far is there for followers on this host."""
@@ -99,7 +101,9 @@ async def claim(app: App, owner: str, found: FoundTurn, *, note: str | None) -> 
         journal = new_journal(app, claimed, number=tail.number)
         tail = await seal(journal, lambda: read_tail(app.store, turn.id))
         folded = fold(tail.events)
-        return Claimed(claimed, etags[0], _counted(tail, claimed, folded), journal, folded, tally)
+        return Claimed(
+            claimed, etags[0], _counted(tail, claimed, folded), journal, folded, tally, turn.status != "queued"
+        )
 
 
 async def take_over(app: App, owner: str, response_id: str) -> LiveTurn | None:
@@ -152,13 +156,8 @@ async def give_up(app: App, owner: str, response_id: str, reason: str) -> None:
     run = claimed.run(app, owner)
     run.close_items()
     message = f"The response was given up: {reason}"
-    run.begin_ended(
-        {
-            "status": "failed",
-            "error": {"code": "server_error", "message": message},
-            **_estimate(claimed.turn, claimed.folded),
-        }
-    )
+    used = _estimate(claimed.turn, claimed.folded) if claimed.was_begun else {"usage": usage_body(Usage())}
+    run.begin_ended({"status": "failed", "error": {"code": "server_error", "message": message}, **used})
     await run.live.finished()
 
 

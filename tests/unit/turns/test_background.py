@@ -21,7 +21,7 @@ from shared.turns.cancel import cancel_turn
 from shared.turns.follow import follow_live, get_turn
 from shared.turns.prepare import TurnRequest
 from shared.turns.recovery import GRACE_SECONDS, recover
-from shared.turns.takeover import run_queued
+from shared.turns.takeover import give_up, run_queued
 from shared.usage import limits
 from shared.usage.records import UsageRecord
 from shared.wire.responses import CreateResponse, refuse_unsupported
@@ -135,6 +135,17 @@ async def test_a_turn_that_is_cancelled_in_the_queue_costs_nothing(make_app: Mak
     assert cancelled.usage["total_tokens"] == 0
     assert usage is not None
     assert limits.totals(UsageRecord.model_validate(usage.body)).cost == 0
+
+
+async def test_a_turn_that_no_worker_could_begin_costs_nothing(make_app: MakeApp) -> None:
+    app = make_app(OfflineModel(word_delay=0.0), COMPANION_PRICES='{"*": {"input": 1, "output": 2}}')
+    turn = await send(app, "ada", "a question that no model was asked")
+    await give_up(app, "ada", turn.id, "It cannot be read.")
+    given_up = (await get_turn(app, "ada", turn.id)).record
+
+    assert (given_up.status, given_up.cost) == ("failed", 0)
+    assert given_up.usage is not None
+    assert given_up.usage["total_tokens"] == 0
 
 
 async def test_a_lost_message_is_found_again(make_app: MakeApp) -> None:
