@@ -82,21 +82,25 @@ def write_archive(records: Sequence[Json], blobs: Iterable[Blob], *, now: float)
 def _less_deleted(records: Sequence[Json]) -> Iterator[Json]:
     """Without what belongs to deleted conversations, as if they were purged: forks keep what they go on from."""
     hidden = {record["id"] for record in records if record.get("kind") == "conversation.deleted"}
-    theirs: dict[str | None, Json] = {
-        record["id"]: record for record in records if hidden and record.get("conversation") in hidden
-    }
+    if not hidden:
+        yield from records
+        return
+    by_id: dict[str | None, Json] = {record["id"]: record for record in records}
+    theirs = {id_ for id_, record in by_id.items() if record.get("conversation") in hidden}
     needed = set[str | None]()
     for record in records:
-        parent: str | None = record.get("parent") if record["id"] not in theirs else None
-        while parent in theirs and parent not in needed:
+        is_kept = record["id"] not in theirs and record.get("is_stored", True)
+        parent: str | None = record.get("parent") if is_kept else None
+        while parent in by_id and parent not in needed:
             needed.add(parent)
-            parent = theirs[parent].get("parent")
+            parent = by_id[parent].get("parent")
     for record in records:
-        if record["id"] in needed:
+        if record["id"] not in theirs:
+            if not (record.get("kind") == "feedback" and record.get("group") in hidden):
+                yield record
+        elif record["id"] in needed:
             kept = {key: value for key, value in record.items() if key != "conversation"}
             yield {**kept, "is_stored": False}
-        elif record["id"] not in theirs and not (record.get("kind") == "feedback" and record.get("group") in hidden):
-            yield record
 
 
 def _is_exported(record: Json) -> bool:
