@@ -168,8 +168,37 @@ export async function stopAway(order) {
   await chat.answered("cancelled");
   await chat.say("count to 400 slowly");
   await chat.saying("1 2");
+  await chat.page.waitForTimeout(500); // a tap right after Send is taken for its second half
   await chat.page.getByRole("button", { name: "Stop", exact: true }).click();
   await chat.answered("cancelled");
+}
+
+/** After an answer that was stopped, the next message can be stopped while it is on its way. */
+export async function stopAgain(order) {
+  const chat = await Chat.open(order);
+  await chat.say("count to 500 slowly");
+  await chat.saying("1 2 3");
+  await chat.box.press("Escape");
+  await chat.answered("cancelled");
+  let send;
+  const held = new Promise((resolve) => {
+    send = resolve;
+  });
+  await chat.page.route(
+    "**/v1/responses",
+    async (route) => {
+      await held;
+      await route.continue();
+    },
+    { times: 1 },
+  );
+  await chat.say("count to 400 slowly");
+  const stop = chat.page.getByRole("button", { name: "Stop", exact: true });
+  await stop.waitFor({ timeout: 5000 });
+  await chat.page.waitForTimeout(500); // a tap right after Send is taken for its second half
+  await stop.click();
+  send();
+  await until(async () => (await chat.turns()).map((turn) => turn.status).join(), (all) => all === "cancelled,cancelled");
 }
 
 /** Stop is meant for one message: where that was refused, the next is answered. */

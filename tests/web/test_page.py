@@ -12,6 +12,7 @@ SCENARIOS = {
     "share": "A conversation is shared by a link that anybody can open, until it is taken back.",
     "stop": "An answer can be stopped by button and by key; what was said stays.",
     "stopAway": "An answer that was stopped and left leaves the next one stoppable.",
+    "stopAgain": "After an answer that was stopped, the next message can be stopped while it is on its way.",
     "stopRefused": "Stopping a message that is then refused does not stop the next one.",
     "regenerate": "Another answer to the same question, and the way between them.",
     "branches": "An edited question begins a branch; each branch keeps its own past and future.",

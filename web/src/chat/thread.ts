@@ -76,7 +76,7 @@ export class Thread extends Store {
   }
 
   get isStopping(): boolean {
-    return this.#stopping !== null && this.#stopping === this.#tip;
+    return isRunning(this.tip) && this.#stopping === this.#tip;
   }
 
   turn(id: string): Turn | undefined {
