@@ -90,17 +90,22 @@ async def delete_turn(app: App, owner: str, response_id: str) -> None:
     await scrub(app.store, response_id)
     await leave_tombstone(app.store, owner, f"feedback_{record.token}", "feedback", app.clock.now())
     gone = Upsert(tombstone(record.id, "turn", app.clock.now()))
-    if record.conversation is not None:
-        await mutate(app.store, STATE, owner, [], [Change(response_id, _hide)])
-    elif await _has_children(app, owner, record):
-        await mutate(app.store, STATE, owner, [gone], [Change(response_id, _hide)])
-    else:
-        with suppress(Missing):  # deleted by another request meanwhile: gone is gone
+    with suppress(Missing, _Gone):  # deleted by another request meanwhile: gone is gone
+        if record.conversation is not None:
+            await mutate(app.store, STATE, owner, [], [Change(response_id, _hide)])
+        elif await _has_children(app, owner, record):
+            await mutate(app.store, STATE, owner, [gone], [Change(response_id, _hide)])
+        else:
             await app.store.batch(STATE, owner, [removal_of(record), gone])
 
 
+class _Gone(Exception):
+    """There is no such turn any more."""
+
+
 def _hide(body: Document | None) -> Document:
-    assert body is not None
+    if body is None or body.get("kind") != "turn":
+        raise _Gone
     return TurnRecord.model_validate(body).model_copy(update={"is_stored": False}).document()
 
 

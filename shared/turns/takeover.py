@@ -296,5 +296,5 @@ async def context_of(app: App, owner: str, turn: TurnRecord) -> Context:
     context = turn_context(app, path, turn.input, window=window, params=turn.params, call=turn.call)
     if turn.summary is not None:  # made before the host stopped: what it covers is not read again
         kept = list(takewhile(lambda past: turn.summary is not None and past.id != turn.summary.upto, path))
-        return Context(turn.summary.text, [], kept[::-1], context.input)
+        return replace(context, summary=turn.summary.text, older=[], kept=kept[::-1])
     return context

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from shared.app import App
+from shared.conversations.records import TurnRecord
 from shared.conversations.service import list_items
 from shared.errors import Conflict, InvalidRequest, NotFound, Unprocessable
 from shared.models.base import Finished, ItemStarted, ModelEvent, ModelRequest, TextDelta, Usage
 from shared.models.scripted import ScriptedModel, calls, says
 from shared.storage.base import EVENTS, STATE, Delete, Stored, Upsert
 from shared.tools.registry import ServerTool, ToolRegistry
+from shared.turns import cancel
 from shared.turns.cancel import cancel_turn, delete_turn
 from shared.turns.events import Batch, fold
 from shared.turns.follow import finished, follow_live, get_turn
@@ -312,6 +314,18 @@ class TestDelete:
     async def test_nothing_stays_of_a_leaf(self, make_app: MakeApp) -> None:
         app = make_app(ScriptedModel([says("root")]))
         turn = await ask(app, "r")
+        await delete_turn(app, CALLER.owner, turn.id)
+        assert await app.store.read(STATE, CALLER.owner, turn.id) is None
+
+    async def test_two_deletes_at_one_moment_are_one(self, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+        app = make_app(ScriptedModel([says("root")]))
+        turn = await ask(app, "r")
+
+        async def is_faster(app: App, owner: str, record: TurnRecord) -> bool:
+            await app.store.batch(STATE, owner, [Delete(record.id)])
+            return True
+
+        monkeypatch.setattr(cancel, "_has_children", is_faster)
         await delete_turn(app, CALLER.owner, turn.id)
         assert await app.store.read(STATE, CALLER.owner, turn.id) is None
 
