@@ -16,10 +16,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import orjson
+
 from shared.clock import Clock
 from shared.errors import PayloadTooLarge, StorageUnavailable
 from shared.storage.base import EVENTS, AlreadyExists, Create, Document, Store, Upsert
-from shared.storage.rules import MAX_OPERATIONS
+from shared.storage.rules import MAX_BYTES, MAX_OPERATIONS
 from shared.turns.events import Batch
 
 type Json = dict[str, Any]
@@ -29,16 +31,27 @@ FIRST_PAUSE = 0.05
 """Seconds before an append that the store did not answer is tried again; then twice as long, and so on."""
 _LOOKS = 10
 
-TOO_LARGE = "The response is larger than can be stored; ask for less at a time, or for fewer `top_logprobs`."
+TOO_LARGE = (
+    f"The response is larger than can be stored at once ({MAX_BYTES:,} bytes); ask for less at a time, or for fewer"
+    " `top_logprobs`."
+)
 
 _LARGE = 64_000
 """Characters of a batch from which on what it says several times is looked for."""
+_LONG = 4_000
+"""Characters of a piece that is worth it."""
+_MOST = 20
+"""Pieces of a batch, the longest: each is looked for in all of it."""
 _MARK = "\x01"
 """Around the number of such a piece: a character that JSON has only escaped."""
 
 
 class Fenced(Exception):
     """Somebody else has appended where this writer was about to: the turn is no longer (only) its own."""
+
+
+class TooLarge(Fenced):
+    """What was to be appended cannot be stored, and so the turn has ended: that is what was appended instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,15 +127,16 @@ class Journal:
             outcome: with the last batch: how the turn ends, so that whoever finds it uncommitted can commit it.
 
         Raises:
-            Fenced: another writer was here first; or the batch is too large to be stored, and so the turn has ended:
-                whoever looks for it next commits that.
+            Fenced: another writer was here first.
+            TooLarge: the batch is too large to be stored, and so the turn has ended: whoever looks for it next commits
+                that.
             StorageUnavailable: the store was in trouble for longer than the lease; whether it was written is unknown.
         """
         try:
             await self._append(batch, outcome)
         except PayloadTooLarge:
             await self._end(batch, outcome)
-            raise Fenced(self._id) from None
+            raise TooLarge(self._id) from None
 
     async def _end(self, batch: Batch, outcome: Document | None) -> None:
         """End the turn `failed`, with what can be kept of a batch that is too large; the lease is given up."""
@@ -268,16 +282,34 @@ def without_logprobs(value: Any) -> Any:
 
 
 def _said_once(text: str) -> Document:
-    """The fields for a batch's text; the log probabilities that each event at the end of an item repeats, once."""
-    said: list[str] = []
+    """The fields for a batch's text; what each event at the end of an item repeats is in them once."""
+    found: list[str] = []
     if len(text) >= _LARGE:
         for block in text.split("\n\n"):
-            if block.startswith("event: response.output_text.done\n"):
-                said.append(block.partition('"logprobs":[')[2].rpartition('],"sequence_number":')[0])
-    said = [piece for piece in said if piece]
+            if block.startswith(_ENDS):
+                event: Json = orjson.loads(block.partition("\ndata: ")[2])
+                found += [orjson.dumps(event[name]).decode()[1:-1] for name in _REPEATED if name in event]
+    long = dict.fromkeys(piece for piece in found if len(piece) >= _LONG)
+    said = sorted(long, key=len, reverse=True)[:_MOST]
     for number, piece in enumerate(said):
         text = text.replace(piece, f"{_MARK}{number}{_MARK}")
     return {"sse": text, "said": said} if said else {"sse": text}
+
+
+_ENDS = tuple(
+    f"event: response.{what}.done\n"
+    for what in (
+        "output_text",
+        "refusal",
+        "reasoning_text",
+        "reasoning_summary_text",
+        "function_call_arguments",
+        "custom_tool_call_input",
+        "mcp_call_arguments",
+    )
+)
+"""Events that say the whole of what was said in deltas; the ends of the part and of the item say it again."""
+_REPEATED = ("text", "logprobs", "refusal", "arguments", "input")
 
 
 def _said_again(body: Document) -> str:

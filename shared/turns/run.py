@@ -18,7 +18,7 @@ from shared.telemetry import Tally
 from shared.telemetry.signals import TurnSignal, hashed, signals
 from shared.tools.registry import ServerTool
 from shared.turns.context import estimate_tokens
-from shared.turns.journal import Fenced, Journal
+from shared.turns.journal import Fenced, Journal, TooLarge
 from shared.turns.ledger import Ledger, TurnTaken
 from shared.turns.live import LiveTurn
 from shared.turns.loop import LoopResult, pending_calls, run_loop
@@ -128,7 +128,7 @@ class Run:
 
         async def end() -> None:
             try:
-                await self.writer.flush(outcome=outcome)
+                await self._flush_ended(outcome)
                 await self.commit(outcome)
             except (Fenced, TurnTaken):
                 log.info("turn.taken", extra={"response_id": self.live.record.id})
@@ -143,6 +143,14 @@ class Run:
         self.live.is_ending = True
         self.live.task = started(end(), name=self.live.record.id)
         self.app.live.keep(self.live.task)
+
+    async def _flush_ended(self, outcome: Json) -> None:
+        """Show how the items end. That says all of them again: where it cannot be stored, the stream does without."""
+        sequence = self.output.sequence
+        try:
+            await self.writer.flush(outcome=outcome)
+        except TooLarge:
+            self.output.sequence = sequence
 
     async def remember(self, **changes: Any) -> None:
         """Make a change of the turn's record durable while it runs.

@@ -1,5 +1,6 @@
 """Answers that weigh more than a document may: written once where that is enough, else the turn ends, and says why."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -79,6 +80,45 @@ async def test_what_the_end_of_an_item_repeats_is_stored_once_and_read_byte_for_
     assert entry is not None
     assert entry.batch.data == Batch.of(told).data
     assert len(stored.body["sse"]) < 5_000
+
+
+def essay(characters: int) -> list[ModelEvent | Any]:
+    """An answer that is written for a while."""
+    words = [step for _ in range(20) for step in (TextDelta(0, "é\n" + "x" * (characters // 20)), 0.01)]
+    return [ItemStarted(0, "message"), *words, ItemDone(0), Finished(usage=Usage(output_tokens=9), model="m")]
+
+
+@pytest.mark.parametrize("characters", [700_000, 1_800_000])
+async def test_a_long_answer_is_stored_as_it_was_shown(make_app: MakeApp, characters: int) -> None:
+    app = make_app(ScriptedModel([essay(characters)]), **QUICK)
+    live = await begin(app, "hi")
+    async with asyncio.timeout(10):
+        shown = [event async for batch in follow_live(app, CALLER.owner, live) for event in batch.events]
+
+    assert live.record.status == "completed"
+    assert await events(app, live.record.id) == shown
+
+
+async def test_a_long_call_of_a_tool_is_stored_as_it_was_shown(make_app: MakeApp) -> None:
+    app = make_app(ScriptedModel([calls(("write", "{" + " " * 1_000_000 + "}"))]))
+    live = await begin(app, "hi", tools=[{"type": "function", "name": "write", "parameters": {}}])
+    shown = [event async for batch in follow_live(app, CALLER.owner, live) for event in batch.events]
+
+    assert live.record.status == "completed"
+    assert await events(app, live.record.id) == shown
+
+
+@pytest.mark.parametrize("characters", [2_500_000])
+async def test_an_answer_whose_end_cannot_be_stored_ends_all_the_same(make_app: MakeApp, characters: int) -> None:
+    app = make_app(ScriptedModel([essay(characters)]), **QUICK)
+    live = await begin(app, "hi")
+    async with asyncio.timeout(10):
+        shown = [event async for batch in follow_live(app, CALLER.owner, live) for event in batch.events]
+
+    assert (live.record.status, (live.record.error or {})["message"]) == ("failed", TOO_LARGE)
+    assert [each["sequence_number"] for each in shown] == list(range(len(shown)))
+    assert shown[-1]["type"] == "response.failed"
+    assert await events(app, live.record.id) == shown
 
 
 async def test_an_answer_with_many_log_probabilities_is_stored_as_it_was_shown(make_app: MakeApp) -> None:
