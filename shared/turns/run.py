@@ -246,9 +246,10 @@ class Run:
             raise  # nothing can be written now, or not by us: the turn is left to be taken over
         except AssistantError as raised:
             status, error = "failed", raised
-        except Exception as bug:  # the worker of a turn: whatever a model or a tool does, the turn ends
+        except Exception:  # the worker of a turn: whatever a model or a tool does, the turn ends
             log.exception("turn.broke", extra={"response_id": self.live.record.id})
-            status, error = "failed", AssistantError(f"The server had an error ({type(bug).__name__}).")
+            message = f"The server had an error. Quote {self.live.record.id} when you report it."
+            status, error = "failed", AssistantError(message)
         except asyncio.CancelledError:
             if not self.live.is_cancelling:
                 await self.writer.stop()  # raises why the writer gave up; without a reason the process is going down

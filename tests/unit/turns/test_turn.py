@@ -170,8 +170,10 @@ async def test_a_bug_in_a_model_ends_the_turn_and_is_not_told(
     turn = await ask(app, "go")
 
     assert turn.status == "failed"
-    assert turn.error == {"code": "server_error", "message": "The server had an error (ZeroDivisionError)."}
+    message = f"The server had an error. Quote {turn.id} when you report it."
+    assert turn.error == {"code": "server_error", "message": message}
     assert "turn.broke" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
 
 
 class Broken(ScriptedModel):
