@@ -89,13 +89,17 @@ def retry_headers(error: AssistantError) -> dict[str, str]:
 
 
 def invalid(exc: "ValidationError", body: Any = None) -> InvalidRequest:
-    """The most telling of pydantic's errors, since unions report every branch: the one deepest in the payload, and of
-    those one that is not about the type."""
+    """The most telling of pydantic's errors, since unions report every branch: that a list is too long, as what else is
+    said of its elements is of other branches; the one deepest in the payload, and of those one that is not about the
+    type."""
     errors = exc.errors(include_url=False, include_context=True)
     located = [
         (_path(error["loc"], body, is_missing=error["type"] == "missing") + _tag_of(error), error) for error in errors
     ]
-    path, error = max(located, key=lambda pair: (len(pair[0]), not pair[1]["type"].endswith("_type")))
+    path, error = max(
+        located,
+        key=lambda pair: (pair[1]["type"] == "too_long", len(pair[0]), not pair[1]["type"].endswith("_type")),
+    )
     param = param_name(path)
     code, message = _describe(param, error["type"], error)
     return InvalidRequest(message, param=param or None, code=code)

@@ -38,6 +38,7 @@ class Payload(BaseModel):
     temperature: float = Field(1, le=2)
     unit: Unit = Unit.DAY
     names: list[str] = Field(default_factory=list, max_length=2)
+    words: Annotated[list[str], Field(max_length=2)] | list[int] = Field(default_factory=list[str])
     title: str = Field("", max_length=3)
     even: int = 2
     call: Call | None = None
@@ -62,6 +63,7 @@ class Payload(BaseModel):
         ({"model": "m", "limit": "x"}, "limit", "invalid_type", "but got a string instead."),
         ({"model": "m", "unit": "year"}, "unit", "invalid_value", "Supported values are: 'day', 'week'."),
         ({"model": "m", "names": ["a", "b", "c"]}, "names", "array_above_max_length", "at most 2 long"),
+        ({"model": "m", "words": ["a", "b", "c"]}, "words", "array_above_max_length", "at most 2 long"),
         ({"model": "m", "title": "long"}, "title", "string_above_max_length", "at most 3 characters"),
         ({"model": "m", "even": 3}, "even", "invalid_value", "Invalid 'even': it must be even."),
         ({"model": "m", "input": 5}, "input", "invalid_type", "Invalid type for 'input'"),
