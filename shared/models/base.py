@@ -187,11 +187,11 @@ def counted(usage: Any, *, given: str, made: str) -> Usage | None:
     None where it does not: then they are estimated, neither free nor a credit. Details may be missing; more cannot have
     come from the cache than was given, or it would lower the price below 0.
     """
-    counts = _object(usage)
+    counts = object_of(usage)
     input_tokens, output_tokens = _count(counts.get(f"{given}_tokens")), _count(counts.get(f"{made}_tokens"))
     if input_tokens is None or output_tokens is None:
         return None
-    of_given, of_made = _object(counts.get(f"{given}_tokens_details")), _object(counts.get(f"{made}_tokens_details"))
+    of_given, of_made = object_of(counts.get(f"{given}_tokens_details")), object_of(counts.get(f"{made}_tokens_details"))
     return Usage(
         input_tokens=input_tokens,
         cached_tokens=min(_count(of_given.get("cached_tokens")) or 0, input_tokens),
@@ -201,7 +201,8 @@ def counted(usage: Any, *, given: str, made: str) -> Usage | None:
     )
 
 
-def _object(said: Any) -> Json:
+def object_of(said: Any) -> Json:
+    """What a server should have said in an object; it may have said nothing, or something else."""
     return cast(Json, said) if isinstance(said, dict) else {}
 
 

@@ -20,6 +20,7 @@ from shared.models.base import (
     TextDelta,
     Usage,
     counted,
+    object_of,
     summary_of,
 )
 from shared.models.chat import mcp_call_output, refuse_unknown_there
@@ -345,7 +346,7 @@ _IMPLIED: dict[Delta, str] = {TextDelta: "message", RefusalDelta: "message", Rea
 def _finished(response: Json) -> Finished:
     incomplete: Any = None
     if response.get("status") == "incomplete":
-        details: Json = response.get("incomplete_details") or {}
+        details = object_of(response.get("incomplete_details"))
         incomplete = "content_filter" if details.get("reason") == "content_filter" else "max_output_tokens"
     return Finished(
         usage=responses_usage(response.get("usage")),

@@ -518,6 +518,13 @@ def test_what_is_no_count_of_tokens_is_estimated(count: Any) -> None:
     assert chat_usage({"prompt_tokens": count, "completion_tokens": 8}) is None
 
 
+@pytest.mark.parametrize("details", [None, 7, "7", [7], [{"cached_tokens": 7}]])
+def test_details_of_usage_that_are_no_object_say_nothing(details: Any) -> None:
+    usage = chat_usage({"prompt_tokens": 9, "completion_tokens": 8, "prompt_tokens_details": details})
+
+    assert usage == Usage(input_tokens=9, output_tokens=8)
+
+
 def test_no_more_is_cached_than_was_given_and_counts_are_whole() -> None:
     usage = chat_usage({"prompt_tokens": 9.0, "completion_tokens": 8, "prompt_tokens_details": {"cached_tokens": 90}})
 

@@ -389,6 +389,27 @@ class TestReader:
             usage=Usage(input_tokens=9, cached_tokens=7, cache_write_tokens=6, output_tokens=8, reasoning_tokens=5)
         )
 
+    @pytest.mark.parametrize("details", [None, 7, "7", [7], [{"cached_tokens": 7}]])
+    def test_details_that_are_no_object_say_nothing(self, details: Any) -> None:
+        usage = {"input_tokens": 9, "output_tokens": 8, "input_tokens_details": details}
+        final = {"status": "incomplete", "usage": usage, "incomplete_details": details}
+
+        event = read({"type": "response.incomplete", "response": final})[-1]
+
+        assert event == Finished(usage=Usage(input_tokens=9, output_tokens=8), incomplete="max_output_tokens")
+
+    @pytest.mark.parametrize("usage", [7, "7", [7]])
+    def test_usage_that_is_no_object_is_estimated(self, usage: Any) -> None:
+        event = read({"type": "response.completed", "response": {"status": "completed", "usage": usage}})[-1]
+
+        assert event == Finished(usage=None)
+
+    @pytest.mark.parametrize("final", [7, "7", [7]])
+    def test_an_end_that_is_no_object_is_refused_where_it_is_read(self, final: Any) -> None:
+        """So that it is the server's failure, which is tried again, and not ours."""
+        with pytest.raises((TypeError, ValueError, AttributeError)):
+            ResponsesReader().feed([orjson.dumps({"type": "response.completed", "response": final})])
+
     @pytest.mark.parametrize("count", [None, "8", -8, 10**19])
     def test_what_is_no_count_of_tokens_is_estimated(self, count: Any) -> None:
         usage = {"input_tokens": 9, "output_tokens": count}
