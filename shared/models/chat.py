@@ -1,6 +1,6 @@
 """Chat Completions as an upstream: our items into its messages, its chunks into our events."""
 
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -458,7 +458,7 @@ class ChatReader:
             delta: Json | None = choice.get("delta")
             if delta:
                 text = delta.get("content")
-                if text and len(delta) == 1 and self._message >= 0 and not choice.get("logprobs"):
+                if type(text) is str and text and len(delta) == 1 and self._message >= 0 and not choice.get("logprobs"):
                     self.gathering.delta(TextDelta, self._message, text)  # nearly every chunk is this and no more
                     if self._tries and not choice.get("finish_reason") and not chunk.get("usage"):
                         self._tries -= 1
@@ -505,6 +505,9 @@ class ChatReader:
 
     def _delta(self, delta: Json, logprobs: Json | None) -> None:
         text = delta.get("content")
+        if type(text) is list:
+            self._parts(cast(list[Json], text))
+            text = None
         if text:
             key = self._message if self._message >= 0 else self._open_message()
             tokens: list[Json] | None = logprobs.get("content") if logprobs else None
@@ -525,6 +528,18 @@ class ChatReader:
             self._annotate(annotation)
         for call in delta.get("tool_calls") or ():
             self._call_delta(call)
+
+    def _parts(self, parts: list[Json]) -> None:
+        """Words in parts, as Mistral's reasoning models give them; those of `thinking` are in parts again."""
+        for part in parts:
+            match part["type"]:
+                case "text":
+                    self._delta({"content": part["text"]}, None)
+                case "thinking":
+                    for thought in part["thinking"]:
+                        self._delta({"reasoning": thought.get("text")}, None)
+                case _:
+                    continue
 
     def _annotate(self, annotation: Json) -> None:
         key = self._message if self._message >= 0 else self._open_message()

@@ -388,6 +388,29 @@ class TestReader:
             OVER,
         ]
 
+    def test_words_may_come_in_parts(self) -> None:
+        """As Mistral's reasoning models give them."""
+        thinking = [{"type": "text", "text": "hm"}, {"type": "reference", "reference_ids": [1]}]
+        events = read(
+            delta(role="assistant", content=""),
+            delta(content=[{"type": "thinking", "thinking": thinking}]),
+            delta(content=[{"type": "thinking", "thinking": []}, {"type": "text", "text": "4"}]),
+            delta(content=[{"type": "text", "text": "2"}, {"type": "reference", "reference_ids": [1]}]),
+            delta(content="!"),
+            delta(content=[]),
+            STOP,
+        )
+
+        assert events == [
+            ItemStarted(0, "reasoning"),
+            ReasoningDelta(0, "hm"),
+            ItemDone(0),
+            ItemStarted(1, "message"),
+            TextDelta(1, "42!"),
+            ItemDone(1),
+            OVER,
+        ]
+
     def test_interleaved_calls_are_told_apart_by_index(self) -> None:
         events = read(
             delta(tool_calls=[{"index": 0, "id": "c0", "function": {"name": "f", "arguments": ""}}]),
@@ -471,7 +494,8 @@ class TestReader:
     @pytest.mark.parametrize(
         "fields",
         [
-            {"content": [{"type": "text", "text": "a"}]},
+            {"content": [{"type": "text", "text": 5}]},
+            {"content": {"text": "a"}},
             {"content": 5},
             {"reasoning_content": {"text": "a"}},
             {"tool_calls": [{"index": 0, "id": "c0", "function": {"name": "f", "arguments": {"a": 1}}}]},
