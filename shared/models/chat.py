@@ -22,7 +22,7 @@ from shared.models.base import (
     summary_of,
 )
 from shared.models.gathering import Gathering
-from shared.models.transport import CUT, UNREADABLE, payload_error
+from shared.models.transport import CUT, UNREADABLE, Halves, payload_error
 from shared.safety.untrusted import mark
 
 PATH = "/chat/completions"
@@ -412,6 +412,7 @@ class ChatReader:
 
     def __init__(self) -> None:
         self.gathering = Gathering()
+        self._halves = Halves()
         self._next_key = 0
         self._message = -1
         self._reasoning = -1
@@ -451,7 +452,11 @@ class ChatReader:
                 self.gathering.delta(TextDelta, key, orjson.loads(b'"%b"' % text))
 
     def _chunk(self, payload: bytes) -> None:
-        chunk: Json = orjson.loads(payload)
+        chunk: Json
+        try:
+            chunk = orjson.loads(payload)
+        except orjson.JSONDecodeError:
+            chunk = orjson.loads(self._halves.join(payload))
         choices = chunk.get("choices")
         if choices:
             choice: Json = choices[0]

@@ -25,7 +25,7 @@ from shared.models.base import (
 )
 from shared.models.chat import mcp_call_output, refuse_unknown_there
 from shared.models.gathering import Delta, Gathering
-from shared.models.transport import CUT, payload_error
+from shared.models.transport import CUT, Halves, payload_error
 
 PATH = "/responses"
 
@@ -225,6 +225,7 @@ class ResponsesReader:
 
     def __init__(self) -> None:
         self.gathering = Gathering()
+        self._halves = Halves()
         self._open: dict[int, str] = {}
         """Type of each item that is being built."""
         self._streamed: set[int] = set()
@@ -238,7 +239,11 @@ class ResponsesReader:
 
     def feed(self, payloads: list[bytes]) -> None:
         for payload in payloads:
-            self._event(orjson.loads(payload))
+            try:
+                event = orjson.loads(payload)
+            except orjson.JSONDecodeError:
+                event = orjson.loads(self._halves.join(payload))
+            self._event(event)
 
     def _event(self, event: Json) -> None:
         type_: str = event.get("type") or ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, Mapping
@@ -244,6 +245,35 @@ async def sse_data(answer: Answer) -> AsyncGenerator[list[bytes]]:
         raise stream_error(exc) from exc
     finally:
         answer.release(is_done=is_done)
+
+
+class Halves:
+    r"""Payloads of a server that cuts its words in the middle of a character: JSON has half of it in each of two.
+
+    >>> halves = Halves()
+    >>> halves.join(rb'{"content": "a\ud83d"}'), halves.join(rb'{"content": "\ude42b"}')
+    (b'{"content": "a"}', b'{"content": "\\ud83d\\ude42b"}')
+    """
+
+    __slots__ = ("_half",)
+
+    def __init__(self) -> None:
+        self._half = b""
+
+    def join(self, payload: bytes) -> bytes:
+        """Of a payload that is not valid as it came: with the half before it, without the half that it ends with."""
+        half, self._half = self._half, b""
+        if half:
+            payload = _SECOND_HALF.sub(lambda found: b'"' + half + found[1], payload)
+        first = _FIRST_HALF.search(payload)
+        if first is not None:
+            self._half = first[1]
+            payload = _FIRST_HALF.sub(b'"', payload)
+        return payload
+
+
+_FIRST_HALF = re.compile(rb'(\\u[dD][89abAB][0-9a-fA-F]{2})"')
+_SECOND_HALF = re.compile(rb'"(\\u[dD][c-fC-F][0-9a-fA-F]{2})')
 
 
 def read_object(payload: bytes) -> Json:

@@ -597,6 +597,26 @@ class TestLikeChunks:
 
         assert text_in(reader.gathering.take()) == "a" + "".join(words)
 
+    @pytest.mark.parametrize("words", [["a 🙂 b 🙃", "🙂🙂", "end"], ["x", "🙂"]])
+    def test_a_character_may_come_in_halves(self, words: list[str]) -> None:
+        """Of a server that cuts by UTF-16's units: neither half alone is valid JSON."""
+        units = [half for character in "".join(words) for half in halves_of(character)]
+        reader = ChatReader()
+        for unit in units:
+            reader.feed([json.dumps(delta(content=unit, reasoning=unit)).encode()])
+        reader.feed([orjson.dumps(delta(reason="stop"))])
+        reader.finish()
+
+        assert text_in(reader.gathering.take()) == "".join(words)
+
+    def test_half_a_character_without_the_other_is_left_out_or_refused(self) -> None:
+        reader = ChatReader()
+        reader.feed([json.dumps(delta(content=unit)).encode() for unit in ("a", "\ud83d", "b")])
+
+        assert text_in(reader.gathering.take()) == "ab"
+        with pytest.raises(orjson.JSONDecodeError):
+            ChatReader().feed([json.dumps(delta(content="\ude42")).encode()])
+
     def test_two_chunks_on_two_lines_of_one_event_are_no_chunk(self) -> None:
         reader = ChatReader()
         reader.feed([orjson.dumps(delta(content=word)) for word in ("x", "y")])
@@ -641,6 +661,11 @@ class TestLikeChunks:
             reader.feed([before + b"good" + after, before + bad + after, before + b"late" + after])
 
         assert text_in(reader.gathering.take()) == "xyzgood"
+
+
+def halves_of(character: str) -> list[str]:
+    data = character.encode("utf-16-be")
+    return [chr(int.from_bytes(data[place : place + 2])) for place in range(0, len(data), 2)]
 
 
 def text_in(events: list[ModelEvent]) -> str:

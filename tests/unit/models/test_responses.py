@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -300,6 +301,12 @@ class TestReader:
             ItemDone(0, {"phase": "final_answer"}),
             OVER,
         ]
+
+    def test_a_character_may_come_in_halves(self) -> None:
+        reader = ResponsesReader()
+        reader.feed([json.dumps(text(0, unit)).encode() for unit in ("a\ud83d", "\ude42b")])
+
+        assert reader.gathering.take() == [ItemStarted(0, "message"), TextDelta(0, "a🙂b")]
 
     def test_tokens_with_logprobs_stay_apart(self) -> None:
         tokens = [{"token": "a", "logprob": -1.0}]
