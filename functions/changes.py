@@ -46,7 +46,9 @@ def render(body: Document, caller: Principal) -> Json | None:
     match body.get("kind"):
         case "tombstone":
             gone = Tombstone.model_validate(body)
-            return _gone(gone.id.removeprefix("gone_"), gone.of, gone.deleted_at)
+            return _gone(gone.id.removeprefix("gone_"), gone.of, gone.deleted_at) if gone.is_told else None
+        case "conversation.deleted" if "ttl" in body:
+            return None
         case "conversation.deleted":
             header = ConversationRecord.model_validate(body)
             return _gone(header.id, "conversation", header.deleted_at or 0.0)

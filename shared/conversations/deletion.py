@@ -95,6 +95,7 @@ async def purge(store: Store, clock: Clock, owner: str, id_: str) -> bool:
         return True  # purged by another, or restored meanwhile
     after: str | None = None
     needed = set[str | None]()
+    now, is_told = clock.now(), "ttl" not in sealed.body
     while page := await turns(store, owner, id_, after=after, limit=_BATCH):
         if any(turn.conversation == id_ and not turn.is_final for turn in page):
             with suppress(Stale, Missing):
@@ -104,20 +105,22 @@ async def purge(store: Store, clock: Clock, owner: str, id_: str) -> bool:
             if turn.id in needed or (turn.conversation != id_ and turn.is_stored):
                 needed.add(turn.parent)
         own = [turn for turn in page if turn.conversation == id_]
-        await _leave_to_forks(store, owner, [turn.id for turn in own if turn.id in needed], now=clock.now())
-        await remove_turns(store, owner, [turn.id for turn in own if turn.id not in needed], now=clock.now())
+        kept = [turn.id for turn in own if turn.id in needed]
+        gone = [turn.id for turn in own if turn.id not in needed]
+        await _leave_to_forks(store, owner, kept, now=now, is_told=is_told)
+        await remove_turns(store, owner, gone, now=now, is_told=is_told)
         after = page[-1].sort
     while found := await store.query(STATE, owner, Query(kind="feedback", group=id_, limit=_BATCH)):
-        await remove(store, owner, [each.body["id"] for each in found], "feedback", now=clock.now())
+        await remove(store, owner, [each.body["id"] for each in found], "feedback", now=now, is_told=is_told)
     try:
-        gone = tombstone(id_, "conversation", clock.now())
-        await store.batch(STATE, owner, [Delete(id_, sealed.etag), Upsert(gone)])
+        end = tombstone(id_, "conversation", now, is_told=is_told)
+        await store.batch(STATE, owner, [Delete(id_, sealed.etag), Upsert(end)])
     except (Stale, Missing):
         return False
     return True
 
 
-async def _leave_to_forks(store: Store, owner: str, ids: list[str], *, now: float) -> None:
+async def _leave_to_forks(store: Store, owner: str, ids: list[str], *, now: float, is_told: bool) -> None:
     """Turns of a conversation that is purged, on which forks are built: no longer its part, no longer responses."""
 
     def leave(body: Document | None) -> Document:
@@ -127,35 +130,36 @@ async def _leave_to_forks(store: Store, owner: str, ids: list[str], *, now: floa
         return TurnRecord.model_validate(body).model_copy(update=changes).document()
 
     async def change(id_: str) -> None:
+        gone = Upsert(tombstone(id_, "turn", now, is_told=is_told))
         with suppress(NotFound):
-            await mutate(store, STATE, owner, [Upsert(tombstone(id_, "turn", now))], [Change(id_, leave)])
+            await mutate(store, STATE, owner, [gone], [Change(id_, leave)])
 
     await asyncio.gather(*(store.erase(EVENTS, id_) for id_ in ids))
     await asyncio.gather(*map(change, ids))
 
 
-async def remove_turns(store: Store, owner: str, ids: list[str], *, now: float) -> None:
+async def remove_turns(store: Store, owner: str, ids: list[str], *, now: float, is_told: bool = True) -> None:
     """Turns and their journals; the journals first, which nothing else would lead to."""
     await asyncio.gather(*(store.erase(EVENTS, id_) for id_ in ids))
-    await remove(store, owner, ids, "turn", now=now)
+    await remove(store, owner, ids, "turn", now=now, is_told=is_told)
 
 
-async def remove(store: Store, owner: str, ids: list[str], of: str, *, now: float) -> None:
+async def remove(store: Store, owner: str, ids: list[str], of: str, *, now: float, is_told: bool = True) -> None:
     """Delete what is there of these records, all of one kind, and leave their tombstones."""
     for start in range(0, len(ids), _BATCH // 2):
         some = ids[start : start + _BATCH // 2]
-        gone = [Upsert(tombstone(id_, of, now)) for id_ in some]
+        gone = [Upsert(tombstone(id_, of, now, is_told=is_told)) for id_ in some]
         try:
             await store.batch(STATE, owner, [*(Delete(id_) for id_ in some), *gone])
         except Missing:
             for id_ in some:
-                await leave_tombstone(store, owner, id_, of, now)
+                await leave_tombstone(store, owner, id_, of, now, is_told=is_told)
 
 
-async def leave_tombstone(store: Store, owner: str, id_: str, of: str, now: float) -> None:
+async def leave_tombstone(store: Store, owner: str, id_: str, of: str, now: float, *, is_told: bool = True) -> None:
     """Delete a record so that whoever synchronises hears of it. Safe to repeat."""
     try:
-        await store.batch(STATE, owner, [Delete(id_), Upsert(tombstone(id_, of, now))])
+        await store.batch(STATE, owner, [Delete(id_), Upsert(tombstone(id_, of, now, is_told=is_told))])
     except Missing:
         return
 

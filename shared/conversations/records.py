@@ -104,12 +104,14 @@ class Tombstone(Record):
     of: str
     """The kind of what is gone."""
     deleted_at: float
+    is_told: bool = True
+    """False: of what is temporary, of which nobody has heard."""
     ttl: int = 30 * 86_400
 
 
-def tombstone(id_: str, of: str, now: float) -> Json:
+def tombstone(id_: str, of: str, now: float, *, is_told: bool = True) -> Json:
     """The document to write in the same batch as a delete."""
-    return Tombstone(id=f"gone_{id_}", of=of, deleted_at=now).document()
+    return Tombstone(id=f"gone_{id_}", of=of, deleted_at=now, is_told=is_told).document()
 
 
 class Summary(BaseModel):

@@ -110,5 +110,5 @@ async def list_feedback(
 
 async def delete_feedback(app: App, owner: str, id_: str) -> None:
     """Raises `NotFound`."""
-    await get_feedback(app, owner, id_)
-    await leave_tombstone(app.store, owner, id_, "feedback", app.clock.now())
+    record = await get_feedback(app, owner, id_)
+    await leave_tombstone(app.store, owner, id_, "feedback", app.clock.now(), is_told=record.ttl is None)

@@ -88,8 +88,9 @@ async def delete_turn(app: App, owner: str, response_id: str) -> None:
         record = await cancel_turn(app, owner, response_id)
     # Events first: while the record is there, a delete that was cut off can be sent again.
     await scrub(app.store, response_id)
-    await leave_tombstone(app.store, owner, f"feedback_{record.token}", "feedback", app.clock.now())
-    gone = Upsert(tombstone(record.id, "turn", app.clock.now()))
+    now, is_told = app.clock.now(), record.ttl is None
+    await leave_tombstone(app.store, owner, f"feedback_{record.token}", "feedback", now, is_told=is_told)
+    gone = Upsert(tombstone(record.id, "turn", now, is_told=is_told))
     with suppress(Missing, _Gone):  # deleted by another request meanwhile: gone is gone
         if record.conversation is not None:
             await mutate(app.store, STATE, owner, [], [Change(response_id, _hide)])

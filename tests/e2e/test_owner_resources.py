@@ -306,6 +306,23 @@ async def test_a_temporary_conversation_is_in_no_list_search_or_change(tmp_path:
     assert [each.status_code for each in later] == [404, 404]
 
 
+@pytest.mark.parametrize("days", ["0", "7"])
+async def test_what_is_temporary_is_in_no_change_either_once_it_is_deleted(tmp_path: Path, days: str) -> None:
+    """Hidden, to be restored; or purged, with a fork that goes on from a part of it."""
+    async with service(tmp_path, COMPANION_UNDO_DAYS=days) as here, here.client() as ann:
+        conv = await conversation(ann, temporary=True)
+        first, second = [await ask(ann, "A fleeting plum.", conversation=conv) for _ in range(2)]
+        forks = [await ask(ann, "Say it again.", previous_response_id=first["id"]) for _ in range(2)]
+        for turn in (first, second, forks[0]):
+            await ann.post("/v1/feedback", json={"response": turn["id"], "rating": "up"})
+        paths = [f"feedback/feedback_{first['id'].removeprefix('resp_')}", f"responses/{forks[0]['id']}"]
+        gone = [(await ann.delete(f"/v1/{path}")).status_code for path in (*paths, f"conversations/{conv}")]
+        changes = (await ann.get("/v1/changes")).json()["data"]
+
+    assert gone == [200, 200, 200]
+    assert changes == []
+
+
 async def test_what_grows_from_a_temporary_conversation_is_temporary(tmp_path: Path) -> None:
     """Also where it is gone on from outside of it, or commented on."""
     clock = ManualClock()
