@@ -31,9 +31,10 @@ async def list_changes(request: Request, call: Call) -> Response:
     """Conversations, turns, projects, shares, feedback and the profile that changed, oldest change first, each in its
     latest form.
 
-    What was deleted comes as `deletion`. While `has_more`, go on with `token`; then ask again with it later. A token
-    stays good on any host and in any region, for 30 days. After that, or when everything was erased, it is refused
-    (`token_expired`): forget your copy and begin again without one.
+    What was deleted comes as `deletion`. A deleted conversation may be restored: then it comes again, but not its turns
+    (`conversation` says whose they are), so keep those until they come as `deletion` themselves. While `has_more`, go
+    on with `token`; then ask again with it later. A token stays good on any host and in any region, for 30 days. After
+    that, or when everything was erased, it is refused (`token_expired`): forget your copy and begin again without one.
     """
     since = request.query_params.get("since") or None
     changed = await changes_since(call.app, call.principal.owner, since=since, limit=limit_param(request))

@@ -283,6 +283,7 @@ def render_turn(record: TurnRecord) -> Json:
     return {
         "id": record.id,
         "object": "conversation.turn",
+        "conversation": record.conversation,
         "parent": record.parent,
         "status": record.status,
         "created_at": int(record.created_at),

@@ -306,6 +306,38 @@ async def test_a_temporary_conversation_is_in_no_list_search_or_change(tmp_path:
     assert [each.status_code for each in later] == [404, 404]
 
 
+async def test_the_changes_tell_of_a_conversations_turns_until_it_is_gone_for_good(tmp_path: Path) -> None:
+    """So a client that keeps the turns of a deleted conversation has them when it is restored."""
+    clock = ManualClock()
+    async with service(tmp_path, clock=clock) as here, here.client() as ann:
+        seen: list[list[tuple[str, str]]] = []
+        token = ""
+
+        async def follow() -> None:
+            nonlocal token
+            answer = (await ann.get("/v1/changes", params={"since": token, "limit": 100})).json()
+            token = answer["token"]
+            seen.append(sorted((each["object"], each["id"]) for each in answer["data"]))
+
+        conv = await conversation(ann)
+        turn = await ask(ann, "About plums.", conversation=conv)
+        alone = await ask(ann, "About zebras.")
+        whole = (await ann.get("/v1/changes")).json()["data"]
+        await follow()
+        for change in (ann.delete(f"/v1/conversations/{conv}"), ann.post(f"/v1/conversations/{conv}/restore")):
+            await change
+            await follow()
+        await ann.delete(f"/v1/conversations/{conv}")
+        clock.advance(8 * 86_400)
+        await run_due(here.app)
+        await follow()
+
+    named = {each["id"]: each["conversation"] for each in whole if each["object"] == "conversation.turn"}
+    assert named == {turn["id"]: conv, alone["id"]: None}
+    assert seen[1:3] == [[("deletion", conv)], [("conversation", conv)]]
+    assert {("deletion", conv), ("deletion", turn["id"])} <= set(seen[3])
+
+
 @pytest.mark.parametrize("days", ["0", "7"])
 async def test_what_is_temporary_is_in_no_change_either_once_it_is_deleted(tmp_path: Path, days: str) -> None:
     """Hidden, to be restored; or purged, with a fork that goes on from a part of it."""

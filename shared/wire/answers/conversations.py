@@ -39,6 +39,8 @@ class Turn(TypedDict):
 
     id: str
     object: Literal["conversation.turn"]
+    conversation: str | None
+    """Null: a response, or a chat completion, outside of any."""
     parent: str | None
     status: Literal["queued", "in_progress", "completed", "failed", "incomplete", "cancelled"]
     created_at: int
