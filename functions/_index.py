@@ -27,13 +27,18 @@ _CACHE = _HERE / "__pycache__" / f"index.{sys.implementation.cache_tag}.json"
 type Note = dict[str, Any]
 """Of one blueprint: `source`, a checksum; `functions`, or None when it is to be imported."""
 
+_sources: dict[str, int] = {}
+"""Checksums from before these were imported: what is on the disk later may be something else than what runs here."""
+
 
 def register(app: func.FunctionApp, names: Sequence[str]) -> None:
     """Put the functions of these modules of this package into the app."""
     notes = _read()
+    # Of what was imported before nobody can tell what it was made of.
+    _sources.update({name: _checksum(name) for name in names if f"{__package__}.{name}" not in sys.modules})
     for name in names:
         note = notes.get(name)
-        known: list[Note] | None = note["functions"] if note and note["source"] == _checksum(name) else None
+        known: list[Note] | None = note["functions"] if note and note["source"] == _sources.get(name) else None
         if known is None or f"{__package__}.{name}" in sys.modules:
             app.register_functions(import_module(f"{__package__}.{name}").blueprint)
             continue
@@ -44,14 +49,16 @@ def register(app: func.FunctionApp, names: Sequence[str]) -> None:
 def keep(functions: Sequence[Any], names: Sequence[str], *, folder: Path = _CACHE.parent) -> None:
     """Write down what the indexed functions are, where that is not known yet."""
     before = _read()
-    notes = {name: {"source": _checksum(name), "functions": _functions(functions, name)} for name in names}
+    made = {name: {"source": source, "functions": _functions(functions, name)} for name, source in _sources.items()}
+    known = before | made
+    notes = {name: known[name] for name in names if name in known}
     if notes == before and folder == _CACHE.parent:
         return
     with contextlib.suppress(OSError):  # a folder that is only to be read: then all is imported, every time
         folder.mkdir(exist_ok=True)
-        made = folder / f"{_CACHE.name}.{os.getpid()}"
-        made.write_bytes(orjson.dumps(notes))
-        made.replace(folder / _CACHE.name)
+        written = folder / f"{_CACHE.name}.{os.getpid()}"
+        written.write_bytes(orjson.dumps(notes))
+        written.replace(folder / _CACHE.name)
 
 
 def _functions(functions: Sequence[Any], name: str) -> list[Note] | None:
