@@ -284,11 +284,15 @@ def without_logprobs(value: Any) -> Any:
 def _said_once(text: str) -> Document:
     """The fields for a batch's text; what each event at the end of an item repeats is in them once."""
     found: list[str] = []
-    if len(text) >= _LARGE:
-        for block in text.split("\n\n"):
-            if block.startswith(_ENDS):
-                event: Json = orjson.loads(block.partition("\ndata: ")[2])
-                found += [orjson.dumps(event[name]).decode()[1:-1] for name in _REPEATED if name in event]
+    delta = ""
+    for block in text.split("\n\n") if len(text) >= _LARGE else ():
+        kind, _, data = block.partition("\ndata: ")
+        if kind.endswith(".delta"):
+            delta = _spelled(orjson.loads(data)["delta"])
+        elif kind in _ENDS:
+            event: Json = orjson.loads(data)
+            for piece in [_spelled(event[name]) for name in _REPEATED if name in event]:
+                found += [piece.removesuffix(delta), delta]  # the newest words are the end of it
     long = dict.fromkeys(piece for piece in found if len(piece) >= _LONG)
     said = sorted(long, key=len, reverse=True)[:_MOST]
     for number, piece in enumerate(said):
@@ -296,8 +300,13 @@ def _said_once(text: str) -> Document:
     return {"sse": text, "said": said} if said else {"sse": text}
 
 
-_ENDS = tuple(
-    f"event: response.{what}.done\n"
+def _spelled(value: Any) -> str:
+    """What is between the quotation marks, or the brackets, of its JSON."""
+    return orjson.dumps(value).decode()[1:-1]
+
+
+_ENDS = frozenset(
+    f"event: response.{what}.done"
     for what in (
         "output_text",
         "refusal",

@@ -99,6 +99,26 @@ async def test_a_long_answer_is_stored_as_it_was_shown(make_app: MakeApp, charac
     assert await events(app, live.record.id) == shown
 
 
+async def test_the_second_half_of_an_answer_is_stored_once_with_its_end() -> None:
+    """While nobody reads, words are written seldom, and so many with the end."""
+    store = SqliteStore(":memory:", ManualClock())
+    half = 'é "\n' + "x" * 900_000
+    part = {"type": "output_text", "text": f"y{half}{half}", "annotations": [], "logprobs": []}
+    batch = Batch.of(
+        [
+            event("output_text.delta", 0, delta=half, logprobs=[]),
+            event("output_text.done", 1, text=part["text"], logprobs=[]),
+            event("content_part.done", 2, part=part),
+        ]
+    )
+    await Journal(store, "resp_1", ManualClock(), writer="w", lease=5).append(batch)
+    entry = await read_entry(store, "resp_1", 1)
+    await store.close()
+
+    assert entry is not None
+    assert entry.batch.data == batch.data
+
+
 async def test_a_long_call_of_a_tool_is_stored_as_it_was_shown(make_app: MakeApp) -> None:
     app = make_app(ScriptedModel([calls(("write", "{" + " " * 1_000_000 + "}"))]))
     live = await begin(app, "hi", tools=[{"type": "function", "name": "write", "parameters": {}}])
