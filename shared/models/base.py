@@ -191,7 +191,8 @@ def counted(usage: Any, *, given: str, made: str) -> Usage | None:
     input_tokens, output_tokens = _count(counts.get(f"{given}_tokens")), _count(counts.get(f"{made}_tokens"))
     if input_tokens is None or output_tokens is None:
         return None
-    of_given, of_made = object_of(counts.get(f"{given}_tokens_details")), object_of(counts.get(f"{made}_tokens_details"))
+    of_given = object_of(counts.get(f"{given}_tokens_details"))
+    of_made = object_of(counts.get(f"{made}_tokens_details"))
     return Usage(
         input_tokens=input_tokens,
         cached_tokens=min(_count(of_given.get("cached_tokens")) or 0, input_tokens),

@@ -405,18 +405,6 @@ class TestReader:
 
         assert event == Finished(usage=Usage(input_tokens=9, output_tokens=8), incomplete="max_output_tokens")
 
-    @pytest.mark.parametrize("usage", [7, "7", [7]])
-    def test_usage_that_is_no_object_is_estimated(self, usage: Any) -> None:
-        event = read({"type": "response.completed", "response": {"status": "completed", "usage": usage}})[-1]
-
-        assert event == Finished(usage=None)
-
-    @pytest.mark.parametrize("final", [7, "7", [7]])
-    def test_an_end_that_is_no_object_is_refused_where_it_is_read(self, final: Any) -> None:
-        """So that it is the server's failure, which is tried again, and not ours."""
-        with pytest.raises((TypeError, ValueError, AttributeError)):
-            ResponsesReader().feed([orjson.dumps({"type": "response.completed", "response": final})])
-
     @pytest.mark.parametrize("count", [None, "8", -8, 10**19])
     def test_what_is_no_count_of_tokens_is_estimated(self, count: Any) -> None:
         usage = {"input_tokens": 9, "output_tokens": count}
@@ -458,16 +446,10 @@ class TestReader:
 
         assert events == [Finished(usage=None)]
 
-    @pytest.mark.parametrize("response", [5, None, {"status": "incomplete", "incomplete_details": "x"}])
+    @pytest.mark.parametrize("response", [5, None, "7", [7]])
     def test_an_end_that_cannot_be_read_is_refused_where_it_is_read(self, response: Any) -> None:
         with pytest.raises(AttributeError):
             ResponsesReader().feed([orjson.dumps({"type": "response.completed", "response": response})])
-
-    def test_details_of_a_count_that_are_none_are_passed_over(self) -> None:
-        usage = {"input_tokens": 1, "output_tokens": 2, "input_tokens_details": [1], "output_tokens_details": "x"}
-        events = read({"type": "response.completed", "response": {"status": "completed", "usage": usage}})
-
-        assert events == [Finished(usage=Usage(input_tokens=1, output_tokens=2))]
 
 
 def test_how_long_prompts_stay_cached_is_for_openai_alone() -> None:
