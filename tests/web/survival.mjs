@@ -226,3 +226,22 @@ export async function drafts(order) {
   await chat.page.goBack();
   await until(() => chat.box.inputValue(), (text) => text === "for this one");
 }
+
+/** A page that could not load anything does so as soon as the connection is back. */
+export async function firstLoad(order) {
+  const context = await order.open();
+  const one = await Chat.in(context, order);
+  await one.ask("count to 3");
+  const path = `/c/${await one.hasId()}`;
+  await one.page.close();
+  await context.route("**/v1/**", (route) => route.abort());
+  const chat = await Chat.in(context, order, path);
+  await chat.shows("The conversation could not be loaded.");
+  await context.setOffline(true);
+  await context.unroute("**/v1/**");
+  await context.setOffline(false);
+  const link = chat.list.getByRole("link", { name: "count to 3" });
+  await link.waitFor({ timeout: 5000 }); // not only at the next look
+  await chat.answers.last().waitFor({ timeout: 5000 });
+  assert.equal(await chat.answered(), counted(3));
+}

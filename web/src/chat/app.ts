@@ -27,6 +27,7 @@ class App extends Store {
     this.conversations.onChanged = (header) => this.#threads.get(header.id)?.take(header);
     document.addEventListener("visibilitychange", () => this.#look());
     addEventListener("focus", () => this.#look());
+    addEventListener("online", () => this.#look());
     addEventListener("pageshow", (event) => event.persisted && this.#look());
     setInterval(() => this.#look(), LOOK_EVERY);
     connection.subscribe(() => {
