@@ -245,3 +245,18 @@ export async function firstLoad(order) {
   await chat.answers.last().waitFor({ timeout: 5000 });
   assert.equal(await chat.answered(), counted(3));
 }
+
+/** A search that did not reach the server found nothing out: that is said, and it is made again. */
+export async function searchOffline(order) {
+  const context = await order.open();
+  const chat = await Chat.in(context, order);
+  await chat.ask("count to 3");
+  await chat.list.getByRole("link", { name: "count to 3" }).waitFor();
+  await context.setOffline(true);
+  await chat.page.getByRole("searchbox").fill("1 2 3");
+  await chat.shows("The search could not be made just now");
+  assert.equal(await chat.page.getByText("Nothing found").count(), 0);
+  await context.setOffline(false);
+  await chat.list.getByRole("link", { name: "count to 3" }).waitFor();
+  await until(() => chat.page.getByText("The search could not be made").count(), (count) => count === 0);
+}

@@ -31,7 +31,9 @@ class App extends Store {
     addEventListener("pageshow", (event) => event.persisted && this.#look());
     setInterval(() => this.#look(), LOOK_EVERY);
     connection.subscribe(() => {
-      if (connection.reach === "online" && !this.conversations.isLoaded) this.#load();
+      if (connection.reach !== "online") return;
+      if (!this.conversations.isLoaded) this.#load();
+      void this.conversations.searchAgain();
     });
     this.#route();
     this.#load();

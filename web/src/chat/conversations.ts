@@ -18,6 +18,8 @@ export class Conversations extends Store {
   isLoaded = false;
   query = "";
   isSearching = false;
+  /** The server could not be asked, or not to the end: what is shown is what is known here. */
+  isSearchCut = false;
   /** What was deleted last and can still be had back with a click. */
   undoable: Conversation | null = null;
   /** Called with a header that was changed here: an open conversation has its own copy. */
@@ -73,6 +75,7 @@ export class Conversations extends Store {
     this.#searching?.abort();
     const own = (this.#searching = new AbortController());
     this.isSearching = this.query !== "";
+    this.isSearchCut = false;
     this.#show();
     if (!this.query) return;
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
@@ -81,6 +84,7 @@ export class Conversations extends Store {
       const place: { after?: string } = after ? { after } : {};
       const page = await api.conversations({ query: this.query, limit: 50, ...place }, own.signal).catch(() => null);
       if (own.signal.aborted) return;
+      this.isSearchCut = page === null;
       this.#found = [...this.#found, ...(page?.data ?? [])];
       after = page?.next_after ?? null;
       if (!page?.has_more || !after) break;
@@ -88,6 +92,11 @@ export class Conversations extends Store {
     }
     this.isSearching = false;
     this.#show();
+  }
+
+  /** The connection is back: what could not be asked is asked now. */
+  async searchAgain(): Promise<void> {
+    if (this.isSearchCut) await this.search(this.query);
   }
 
   /** A header that was read elsewhere on the page. */

@@ -126,6 +126,7 @@ function List({ onChoose }: { onChoose: (id: string) => void }) {
   const isLoaded = useStore(app.conversations, (store) => store.isLoaded);
   const query = useStore(app.conversations, (store) => store.query);
   const isSearching = useStore(app.conversations, (store) => store.isSearching);
+  const isSearchCut = useStore(app.conversations, (store) => store.isSearchCut);
   const current = useStore(app, (store) => store.thread.id);
   const end = useRef<HTMLDivElement>(null);
 
@@ -152,7 +153,10 @@ function List({ onChoose }: { onChoose: (id: string) => void }) {
           </ul>
         </section>
       ))}
-      {isLoaded && shown.length === 0 && !isSearching && <p className="hint">{query ? words("searchNone", { query }) : words("listEmpty")}</p>}
+      {isSearchCut && <p className="hint">{words("searchFailed")}</p>}
+      {isLoaded && shown.length === 0 && !isSearching && !isSearchCut && (
+        <p className="hint">{query ? words("searchNone", { query }) : words("listEmpty")}</p>
+      )}
       <div ref={end} className="list-end" />
     </div>
   );
