@@ -378,3 +378,20 @@ export async function key(order) {
   await chat.page.getByRole("heading", { name: "This server asks for a key" }).waitFor();
   assert.deepEqual(await chat.page.evaluate(() => Object.keys(localStorage)), []);
 }
+
+/** While an answer is written there is no way to another version, and none is offered. */
+export async function versionsBusy(order) {
+  const chat = await Chat.open(order);
+  await chat.ask("count to 3");
+  await chat.answers.last().getByRole("button", { name: "Answer again" }).click();
+  await chat.shows("2/2");
+  await chat.answered();
+  await chat.say("count to 500 slowly");
+  await chat.saying("1 2 3");
+  const previous = chat.page.getByRole("button", { name: "Previous version" });
+  assert.ok(await previous.isDisabled());
+  await chat.box.press("Escape");
+  await chat.answered("cancelled");
+  await previous.click();
+  await chat.shows("1/2");
+}

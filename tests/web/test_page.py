@@ -15,6 +15,7 @@ SCENARIOS = {
     "stopAgain": "After an answer that was stopped, the next message can be stopped while it is on its way.",
     "stopRefused": "Stopping a message that is then refused does not stop the next one.",
     "regenerate": "Another answer to the same question, and the way between them.",
+    "versionsBusy": "The way to another version is closed while an answer is written.",
     "branches": "An edited question begins a branch; each branch keeps its own past and future.",
     "editFailed": "An edited question whose answer failed is found again after a reload.",
     "editBusy": "An edit that is sent while an answer is written waits, and keeps its words.",

@@ -1,3 +1,4 @@
+import { useStore } from "../chat/store";
 import type { Thread } from "../chat/thread";
 import type { Turn } from "../chat/types";
 import { say, useWords } from "../words";
@@ -7,6 +8,7 @@ import { complain } from "./Toasts";
 /** The way between versions of one message: ‹ 2/3 ›. */
 export function Versions({ thread, versions, shown }: { thread: Thread; versions: Turn[]; shown: Turn }) {
   const words = useWords();
+  const isBusy = useStore(thread, (store) => store.isBusy);
   if (versions.length < 2) return null;
   const place = versions.findIndex((turn) => turn.id === shown.id);
   const step = (turn: Turn | undefined) => turn && thread.switchTo(turn).catch(() => complain(say("failed")));
@@ -16,7 +18,7 @@ export function Versions({ thread, versions, shown }: { thread: Thread; versions
         type="button"
         className="quiet"
         aria-label={words("versionPrevious")}
-        disabled={place === 0}
+        disabled={isBusy || place === 0}
         onClick={() => step(versions[place - 1])}
       >
         <Left />
@@ -28,7 +30,7 @@ export function Versions({ thread, versions, shown }: { thread: Thread; versions
         type="button"
         className="quiet"
         aria-label={words("versionNext")}
-        disabled={place === versions.length - 1}
+        disabled={isBusy || place === versions.length - 1}
         onClick={() => step(versions[place + 1])}
       >
         <Right />
