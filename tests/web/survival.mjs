@@ -260,3 +260,26 @@ export async function searchOffline(order) {
   await chat.list.getByRole("link", { name: "count to 3" }).waitFor();
   await until(() => chat.page.getByText("The search could not be made").count(), (count) => count === 0);
 }
+
+/** What can be undone is offered where it covers no button of the composer, in a window of any size. */
+export async function undoBeside(order) {
+  const chat = await Chat.open(order);
+  await chat.ask("a conversation whose title is as long as that of most and longer than that of many");
+  const title = (await until(() => chat.page.title(), (text) => text.includes(" · "))).split(" · ")[0];
+  await chat.menu(title, "Delete");
+  await chat.page.getByRole("button", { name: "Undo", exact: true }).waitFor();
+  const covered = () =>
+    chat.page.evaluate(() => {
+      const toast = document.querySelector(".toast").getBoundingClientRect();
+      return [...document.querySelectorAll(".composer button, .composer select, .composer textarea")]
+        .filter((each) => {
+          const box = each.getBoundingClientRect();
+          return box.left < toast.right && toast.left < box.right && box.top < toast.bottom && toast.top < box.bottom;
+        })
+        .map((each) => each.getAttribute("aria-label"));
+    });
+  for (const width of [1280, 800, 390]) {
+    await chat.page.setViewportSize({ width, height: 700 });
+    assert.deepEqual(await covered(), [], `at ${width} pixels`);
+  }
+}

@@ -22,6 +22,7 @@ SCENARIOS = {
     "offline": "Offline is said; the message is kept, can be taken back, and is sent once.",
     "leftBehind": "A refused message that was left behind is offered by the next page, not sent.",
     "searchOffline": "A search that could not be made is not called one that found nothing.",
+    "undoBeside": "What can be undone is offered beside the composer, not on it.",
     "undoOffline": "An undo that did not reach the server is said, and can be tried again.",
     "firstLoad": "A page that could not load anything does so once the connection is back.",
     "dropped": "A connection that breaks in the middle of an answer is taken up again.",
