@@ -283,3 +283,24 @@ export async function undoBeside(order) {
     assert.deepEqual(await covered(), [], `at ${width} pixels`);
   }
 }
+
+/** A server that answers can be reached, also when it cannot do what it was asked for. */
+export async function unwell(order) {
+  const chat = await Chat.open(order);
+  await chat.ask("count to 3");
+  await chat.list.getByRole("link", { name: "count to 3" }).waitFor();
+  for (const status of [429, 503]) {
+    await chat.page.route("**/v1/conversations/*", (route) =>
+      route.request().method() === "POST" ? route.fulfill({ status, json: {} }) : route.continue(),
+    );
+    await chat.menu("count to 3", "Pin");
+    await chat.shows("That did not work just now.");
+    await chat.page.unroute("**/v1/conversations/*");
+    await chat.page.reload();
+    await chat.page.route("**/v1/responses", (route) => route.fulfill({ status, json: {} }), { times: 3 });
+    await chat.say("count to 4");
+    await chat.shows("The server cannot take your message just now;");
+    await chat.becomes(counted(4));
+    await chat.page.unroute("**/v1/responses");
+  }
+}

@@ -19,6 +19,7 @@ SCENARIOS = {
     "restoredElsewhere": "A conversation that another tab deleted and had back is shown again.",
     "forgotten": "A key that is forgotten in one of two tabs leaves both able to send.",
     "contention": "Two browsers that ask at once are answered one after the other.",
+    "unwell": "A server that answers 429 or 5xx is not called one that cannot be reached.",
     "offline": "Offline is said; the message is kept, can be taken back, and is sent once.",
     "leftBehind": "A refused message that was left behind is offered by the next page, not sent.",
     "searchOffline": "A search that could not be made is not called one that found nothing.",

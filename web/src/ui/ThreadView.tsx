@@ -3,13 +3,14 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "react";
 import { Virtualizer, type VirtualizerHandle } from "virtua";
 
+import { isPassing, statusOf } from "../chat/api";
 import type { Row } from "../chat/rows";
 import { useStore } from "../chat/store";
 import type { Thread } from "../chat/thread";
 import { answerText, spoken, textOf } from "../chat/turns";
 import { isFinal } from "../chat/types";
 import { Markdown } from "../markdown/Markdown";
-import { useWords } from "../words";
+import { useWords, type Word } from "../words";
 import { Answer, Dots, Problem } from "./Answer";
 import type { Attachments } from "./attachments";
 import { useTakeBack } from "./Composer";
@@ -97,11 +98,10 @@ function SendingRow({
 }) {
   const words = useWords();
   const takeBack = useTakeBack(thread, attachments);
-  const isLocked = row.state === "waiting" && row.error !== null && refusalOf(row.error).word === "errorRefused";
   return (
     <article className="answer" aria-label={words("assistant")} data-status={row.state}>
       {row.state === "sending" && <Dots />}
-      {row.state === "waiting" && <p className="waiting">{words(isLocked ? "waitingBusy" : "waiting")}</p>}
+      {row.state === "waiting" && <p className="waiting">{words(waitingWord(row.error))}</p>}
       {row.state === "refused" && <Problem trouble={refusalOf(row.error)} onRetry={() => thread.retry()} />}
       {row.state !== "sending" && (
         <button type="button" className="plain" onClick={() => void takeBack()}>
@@ -110,6 +110,12 @@ function SendingRow({
       )}
     </article>
   );
+}
+
+/** Why a message has to wait: nobody was reached, the server has trouble or too much to do, or the conversation is busy. */
+function waitingWord(error: unknown): Word {
+  if (statusOf(error) === undefined) return "waiting";
+  return isPassing(error) ? "waitingServer" : "waitingBusy";
 }
 
 /** An item that a program put into the conversation. */

@@ -1,6 +1,6 @@
 /** Short messages at the foot of the page: something was deleted and can be had back, something did not work. */
 
-import { isPassing } from "../chat/api";
+import { isPassing, statusOf } from "../chat/api";
 import { app } from "../chat/app";
 import { Store, useStore } from "../chat/store";
 import { say, useWords } from "../words";
@@ -30,7 +30,10 @@ export function complain(text: string): void {
 
 /** What did not work is said; the list shows how things are. */
 export function tried(work: Promise<unknown>): void {
-  work.catch((error: unknown) => complain(say(isPassing(error) ? "failedOffline" : "failed")));
+  work.catch((error: unknown) => {
+    const isAnswered = statusOf(error) !== undefined;
+    complain(say(!isPassing(error) ? "failed" : isAnswered ? "failedNow" : "failedOffline"));
+  });
 }
 
 export function Toasts() {
