@@ -304,3 +304,18 @@ export async function unwell(order) {
     await chat.page.unroute("**/v1/responses");
   }
 }
+
+/** Stop is kept while there is no connection: the answer is stopped as soon as there is. */
+export async function stopOffline(order) {
+  const context = await order.open();
+  const chat = await Chat.in(context, order);
+  await chat.say("slowly 20s: count to 200");
+  await chat.saying("1 2 3");
+  await context.setOffline(true);
+  await chat.shows("You are offline.");
+  await chat.page.getByRole("button", { name: "Stop", exact: true }).click();
+  await chat.shows("The answer is stopped as soon as the server hears of it.");
+  await chat.page.getByRole("button", { name: "Stopping" }).waitFor();
+  await context.setOffline(false);
+  await chat.answered("cancelled");
+}

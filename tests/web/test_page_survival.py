@@ -21,6 +21,7 @@ SCENARIOS = {
     "contention": "Two browsers that ask at once are answered one after the other.",
     "unwell": "A server that answers 429 or 5xx is not called one that cannot be reached.",
     "offline": "Offline is said; the message is kept, can be taken back, and is sent once.",
+    "stopOffline": "Stop is said to wait while offline, and stops the answer once the connection is back.",
     "leftBehind": "A refused message that was left behind is offered by the next page, not sent.",
     "searchOffline": "A search that could not be made is not called one that found nothing.",
     "undoBeside": "What can be undone is offered beside the composer, not on it.",

@@ -474,7 +474,8 @@ export class Thread extends Store {
     this.changedSoon();
   }
 
-  async stop(): Promise<void> {
+  /** `onDelay` is called where that is not at once: the wish is kept until the server has heard it. */
+  async stop(onDelay: () => void = () => {}): Promise<void> {
     const { tip } = this;
     if (this.sending) {
       this.#stopWhenAccepted = true;
@@ -484,11 +485,25 @@ export class Thread extends Store {
     this.#stopping = tip.id;
     this.changed();
     try {
-      await api.cancel(tip.id);
+      await this.#cancel(tip.id, onDelay);
     } catch (error) {
       this.#stopping = null;
       this.changed();
-      if (!isPassing(error)) throw error;
+      throw error;
+    }
+  }
+
+  /** Ask until the server has heard it, or the answer has ended all the same. */
+  async #cancel(id: string, onDelay: () => void): Promise<void> {
+    for (let tries = 0; isRunning(this.#turns.get(id)); tries += 1) {
+      try {
+        await api.cancel(id);
+        return;
+      } catch (error) {
+        if (!isPassing(error)) throw error;
+        if (tries === 0) onDelay();
+        await connection.pause(tries);
+      }
     }
   }
 

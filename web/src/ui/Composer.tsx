@@ -107,7 +107,7 @@ export function useStop(thread: Thread, attachments: Attachments): () => void {
   const takeBack = useTakeBack(thread, attachments);
   return () => {
     if (thread.sending?.state === "waiting") void takeBack();
-    else thread.stop().catch(() => complain(say("failed")));
+    else thread.stop(() => complain(say("stopLater"))).catch(() => complain(say("failed")));
   };
 }
 
