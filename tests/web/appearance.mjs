@@ -208,3 +208,47 @@ export async function colours(order) {
   await chat.box.waitFor();
   assert.equal(await back(), dark);
 }
+
+/** What is deleted by keyboard gives the focus to its neighbour, and to the search where there is none. */
+export async function deletedByKey(order) {
+  const chat = await Chat.open(order);
+  const { keyboard: keys } = chat.page;
+  for (const text of ["alpha one", "beta two"]) {
+    await chat.page.getByRole("button", { name: "New chat" }).first().click();
+    await chat.ask(text);
+    await chat.list.getByRole("link", { name: text }).waitFor();
+  }
+  await chat.page.getByRole("button", { name: "New chat" }).first().click();
+  const remove = async (title) => {
+    await chat.list.getByRole("button", { name: `More for “${title}` }).focus();
+    await keys.press("Enter");
+    await keys.press("End");
+    await keys.press("Enter");
+  };
+  await remove("beta two");
+  await until(() => chat.page.evaluate(() => document.activeElement?.textContent), (text) => text.startsWith("alpha one"));
+  await remove("alpha one");
+  await until(() => chat.page.evaluate(() => document.activeElement?.id), (id) => id === "search");
+}
+
+/** Escape closes the list that covers a phone; what has an Escape of its own in there comes first. */
+export async function escaped(order) {
+  const chat = await Chat.open(order, { viewport: { width: 390, height: 844 } });
+  const { keyboard: keys } = chat.page;
+  await chat.ask("count to 3");
+  const opener = chat.page.getByRole("button", { name: "Show conversations" });
+  await opener.click();
+  const link = chat.list.getByRole("link", { name: "count to 3" });
+  await link.waitFor();
+  await chat.page.getByRole("searchbox").fill("count");
+  await keys.press("Escape");
+  assert.equal(await chat.page.getByRole("searchbox").inputValue(), "");
+  await chat.menu("count to 3", "Share");
+  await chat.page.getByRole("dialog").getByRole("textbox", { name: "Link" }).waitFor();
+  await keys.press("Escape");
+  await until(() => chat.page.getByRole("dialog").count(), (count) => count === 0);
+  assert.ok(await link.isVisible());
+  await keys.press("Escape");
+  await focused(chat, "Show conversations");
+  await until(() => chat.list.isVisible(), (visible) => !visible);
+}

@@ -29,6 +29,8 @@ SCENARIOS = {
     "spent": "A spent allowance is called that, not a busy model.",
     "lost": "An address of nothing says so.",
     "keyboard": "Everything works without a mouse.",
+    "deletedByKey": "What is deleted by keyboard leaves the focus with its neighbour.",
+    "escaped": "Escape closes the list on a phone, after what is open in it.",
     "phone": "Everything fits a phone.",
     "zoomed": "At 200 % a long draft leaves room for the conversation and its own buttons.",
     "axe": "axe-core finds nothing serious, light and dark, wide and narrow.",

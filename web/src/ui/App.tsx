@@ -69,6 +69,7 @@ function Shell() {
       </a>
       <Sidebar
         isOpen={isListOpen}
+        isCovering={covers}
         onClose={() => toggleList(false)}
         onChosen={() => isNarrow && setListOpen(false)}
         onSettings={() => setSettingUp(true)}

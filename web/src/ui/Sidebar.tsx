@@ -1,6 +1,6 @@
 /** The conversations at the left. */
 
-import { type FormEvent, lazy, memo, Suspense, useEffect, useRef, useState } from "react";
+import { type FormEvent, type KeyboardEvent, lazy, memo, Suspense, useEffect, useRef, useState } from "react";
 import { createPortal } from "react-dom";
 
 import { app } from "../chat/app";
@@ -17,11 +17,14 @@ const DAY = 86_400;
 
 export function Sidebar({
   isOpen,
+  isCovering,
   onClose,
   onChosen,
   onSettings,
 }: {
   isOpen: boolean;
+  /** It lies on the conversation: Escape closes it. */
+  isCovering: boolean;
   onClose: () => void;
   onChosen: () => void;
   onSettings: () => void;
@@ -33,8 +36,18 @@ export function Sidebar({
     onChosen();
   }
 
+  function onKeyDown({ key, target, currentTarget }: KeyboardEvent): void {
+    if (!isCovering || key !== "Escape" || !currentTarget.contains(target as Node)) return; // a dialog's own
+    if (!(target instanceof HTMLInputElement && target.value)) onClose(); // what is written is given up first
+  }
+
   return (
-    <nav className={isOpen ? "sidebar open" : "sidebar"} aria-label={words("conversations")} inert={!isOpen}>
+    <nav
+      className={isOpen ? "sidebar open" : "sidebar"}
+      aria-label={words("conversations")}
+      inert={!isOpen}
+      onKeyDownCapture={onKeyDown}
+    >
       <header>
         <a
           className="brand"
@@ -184,6 +197,14 @@ const Entry = memo(function Entry({
     if (isByKey) requestAnimationFrame(() => link.current?.focus()); // a click has taken it elsewhere
   }
 
+  /** The row goes away at once: its neighbour has the focus then. */
+  function remove(): void {
+    const links = [...document.querySelectorAll<HTMLElement>(".list a")];
+    const place = links.findIndex((each) => each === link.current);
+    (links[place + 1] ?? links[place - 1] ?? document.getElementById("search"))?.focus();
+    tried(app.remove(id));
+  }
+
   if (isRenaming) return <Rename id={id} title={title} onDone={onRenamed} />;
   return (
     <li className={isCurrent ? "entry current" : "entry"}>
@@ -211,7 +232,7 @@ const Entry = memo(function Entry({
           { label: words("rename"), icon: <Pen />, act: () => setRenaming(true) },
           { label: words(pinned ? "unpin" : "pin"), icon: <Pin />, act: () => tried(app.conversations.pin(id, !pinned)) },
           { label: words("share"), icon: <Link />, act: () => setSharing(true) },
-          { label: words("delete"), icon: <Trash />, isDangerous: true, act: () => tried(app.remove(id)) },
+          { label: words("delete"), icon: <Trash />, isDangerous: true, act: remove },
         ]}
       />
       {isSharing &&
