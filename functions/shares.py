@@ -8,7 +8,7 @@ from functions._edge import Call, edge, json_response, limit_param, order_param,
 from functions._http import Request, Response
 from functions._lists import page
 from functions._once import once
-from functions._operations import PAGED, Operation
+from functions._operations import PAGED, Operation, text
 from shared.sharing import service
 from shared.sharing.records import ShareRecord
 from shared.wire.answers import owners
@@ -18,6 +18,8 @@ from shared.wire.items import Schema
 type Json = dict[str, Any]
 
 blueprint = func.Blueprint()
+
+CONVERSATION = text("conversation", "Only the links of this one.")
 
 
 class CreateShare(Schema):
@@ -36,15 +38,16 @@ async def create_share(request: Request, call: Call) -> Response:
 
 @blueprint.route("v1/shares", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @edge
-@Operation(answer=Page[owners.Share], query=PAGED)
+@Operation(answer=Page[owners.Share], query=(*PAGED, CONVERSATION))
 async def list_shares(request: Request, call: Call) -> Response:
-    """The links that work."""
+    """The links that work, of all conversations or one."""
     records, has_more = await service.list_shares(
         call.app,
         call.principal.owner,
         after=request.query_params.get("after") or None,
         limit=limit_param(request),
         order=order_param(request),
+        conversation=request.query_params.get("conversation") or None,
     )
     return json_response(page([render(record) for record in records], has_more=has_more))
 

@@ -178,6 +178,17 @@ async def test_an_erasure_while_a_link_is_made_leaves_no_trace_of_it(
     assert left == []
 
 
+async def test_the_links_of_one_conversation_are_listed_alone(tmp_path: Path) -> None:
+    async with service(tmp_path) as here, here.client() as ann:
+        convs = [await conversation(ann), await conversation(ann)]
+        for conv in convs:
+            await ask(ann, "Hello there.", conversation=conv)
+        made = [(await ann.post("/v1/shares", json={"conversation": conv})).json()["id"] for conv in convs]
+        found = (await ann.get("/v1/shares", params={"conversation": convs[0]})).json()["data"]
+
+    assert [share["id"] for share in found] == made[:1]
+
+
 async def test_what_is_not_found_is_named_as_it_was_sent(tmp_path: Path) -> None:
     async with service(tmp_path) as here, here.client() as ann:
         share = await ann.post("/v1/shares", json={"conversation": "conv_nothing"})

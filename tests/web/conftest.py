@@ -9,7 +9,7 @@ from tests.processes import ROOT
 from tests.web.browser import Browser, running_browser
 from tests.web.servers import KillableServer, serving
 
-OWNERS = 60
+OWNERS = 80
 
 
 class Shared:

@@ -395,3 +395,27 @@ export async function versionsBusy(order) {
   await previous.click();
   await chat.shows("1/2");
 }
+
+/** The links of a conversation are shown again, and each can be taken back; a new one is made where it is asked for. */
+export async function sharedBefore(order) {
+  const chat = await Chat.open(order);
+  await chat.ask("count to 3");
+  const title = (await until(() => chat.page.title(), (text) => text.includes(" · "))).split(" · ")[0];
+  const dialog = chat.page.getByRole("dialog", { name: "Share" });
+  const links = dialog.getByRole("textbox", { name: "Link" });
+  await chat.menu(title, "Share");
+  const link = await links.inputValue();
+  await chat.page.keyboard.press("Escape");
+
+  await chat.menu(title, "Share");
+  assert.equal(await links.inputValue(), link, "looking at it makes no other link");
+  await dialog.getByRole("button", { name: "New link to how it is now" }).click();
+  await until(() => links.count(), (count) => count === 2);
+  assert.notEqual(await links.first().inputValue(), link, "the newest is the first");
+  await dialog.getByRole("button", { name: "Stop sharing" }).last().click();
+  await until(() => links.count(), (count) => count === 1);
+  const shares = await chat.api(`/shares?conversation=${chat.id}`);
+  assert.deepEqual(shares.data.map((each) => new URL(link).pathname.endsWith(each.id)), [false]);
+  await dialog.getByRole("button", { name: "Stop sharing" }).click();
+  await chat.shows("The link shows nothing any more.");
+}

@@ -10,6 +10,7 @@ SCENARIOS = {
     "list": "Conversations are found, renamed, pinned, deleted and had back.",
     "openChanged": "A new title or a pin of the open conversation shows at once, and stays.",
     "share": "A conversation is shared by a link that anybody can open, until it is taken back.",
+    "sharedBefore": "The links of a conversation are shown again, and each can be taken back.",
     "stop": "An answer can be stopped by button and by key; what was said stays.",
     "stopAway": "An answer that was stopped and left leaves the next one stoppable.",
     "stopAgain": "After an answer that was stopped, the next message can be stopped while it is on its way.",

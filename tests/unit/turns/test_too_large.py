@@ -103,7 +103,7 @@ async def test_the_second_half_of_an_answer_is_stored_once_with_its_end() -> Non
     """While nobody reads, words are written seldom, and so many with the end."""
     store = SqliteStore(":memory:", ManualClock())
     half = 'é "\n' + "x" * 900_000
-    part = {"type": "output_text", "text": f"y{half}{half}", "annotations": [], "logprobs": []}
+    part: dict[str, Any] = {"type": "output_text", "text": f"y{half}{half}", "annotations": [], "logprobs": []}
     batch = Batch.of(
         [
             event("output_text.delta", 0, delta=half, logprobs=[]),

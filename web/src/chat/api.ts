@@ -141,6 +141,11 @@ export const api = {
     return client.post("/shares", { body: { conversation } });
   },
 
+  /** The links of a conversation that work, newest first. */
+  async shares(conversation: string): Promise<Share[]> {
+    return (await client.get<Page<Share>>("/shares", { query: { conversation, limit: 100 } })).data;
+  },
+
   revokeShare(id: string): Promise<unknown> {
     return client.delete(`/shares/${id}`);
   },

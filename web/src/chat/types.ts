@@ -105,6 +105,7 @@ export interface TracedCall {
 
 export interface Share {
   id: string;
+  created_at: number;
 }
 
 /** What anybody with the link sees. */
