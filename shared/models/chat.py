@@ -544,7 +544,7 @@ class ChatReader:
                     for thought in part["thinking"]:
                         self._delta({"reasoning": thought.get("text")}, None)
                 case _:
-                    continue
+                    pass  # Mistral's references, say: nothing that is shown
 
     def _annotate(self, annotation: Json) -> None:
         key = self._message if self._message >= 0 else self._open_message()
